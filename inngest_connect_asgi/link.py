@@ -1,0 +1,116 @@
+"""One connection to one gateway, from the start call to the last frame."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from .messages import Lease
+
+__all__ = ["Link", "Phase"]
+
+
+class Phase(enum.Enum):
+    STARTING = "starting"
+    """The start call is under way."""
+    OPENING = "opening"
+    """The WebSocket is being opened."""
+    GREETING = "greeting"
+    """Waiting for GATEWAY_HELLO."""
+    SYNCING = "syncing"
+    """WORKER_CONNECT is sent; waiting for GATEWAY_CONNECTION_READY."""
+    LIVE = "live"
+    """The gateway routes requests here, unless the worker is paused."""
+    RETIRING = "retiring"
+    """The gateway is closing: a replacement is sought, or already live."""
+    CLOSING = "closing"
+    """The close frame is on its way."""
+
+
+# The spec's timeouts for a worker (SDK_SPEC 8.5), in seconds.
+TIMEOUTS = {
+    Phase.STARTING: 10.0,
+    Phase.OPENING: 10.0,
+    Phase.GREETING: 5.0,
+    Phase.SYNCING: 20.0,
+    Phase.CLOSING: 2.0,
+}
+
+MAX_UNANSWERED = 2
+"""Heartbeats without an answer after which a link is dead (SDK_SPEC 8.5.3)."""
+
+
+@dataclass
+class Link:
+    id: int
+    started_at: float
+    phase: Phase = Phase.STARTING
+    deadline: float | None = None
+    """When the present phase has taken too long."""
+    connection_id: str | None = None
+    gateway_group: str | None = None
+    live_at: float | None = None
+    heartbeat_interval: float = 0.0
+    next_heartbeat: float | None = None
+    unanswered: int = 0
+    awaiting_since: float | None = None
+    """When the first heartbeat without an answer was sent."""
+    paused: bool = False
+    """WORKER_PAUSE was sent on it, which nothing takes back."""
+    status_interval: float = 0.0
+    next_status: float | None = None
+    heartbeat_sent_at: float | None = None
+    heartbeat_answered_at: float | None = None
+    round_trip: float | None = None
+    unsent_acks: dict[str, Lease] = field(default_factory=dict, repr=False)
+    """Requests whose acknowledgement is not on the wire yet."""
+
+    def __post_init__(self) -> None:
+        self.enter(self.phase, self.started_at)
+
+    def enter(self, phase: Phase, now: float) -> None:
+        self.phase = phase
+        timeout = TIMEOUTS.get(phase)
+        self.deadline = None if timeout is None else now + timeout
+
+    @property
+    def connecting(self) -> bool:
+        return self.phase in (
+            Phase.STARTING,
+            Phase.OPENING,
+            Phase.GREETING,
+            Phase.SYNCING,
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Frames may be sent on it."""
+        return self.phase in (Phase.LIVE, Phase.RETIRING)
+
+    @property
+    def dead(self) -> bool:
+        return self.unanswered >= MAX_UNANSWERED
+
+    @property
+    def next_tick(self) -> float | None:
+        times = (self.deadline, self.next_heartbeat, self.next_status)
+        return min((time for time in times if time is not None), default=None)
+
+    def heartbeat_sent(self, now: float) -> None:
+        """Count a heartbeat; the next is due an interval from now.
+
+        From now, not from when this one was due: a runtime that was starved must
+        not send a burst, nor count answers as missing that it had no time to read.
+        """
+        self.unanswered += 1
+        self.heartbeat_sent_at = now
+        if self.awaiting_since is None:
+            self.awaiting_since = now
+        self.next_heartbeat = now + self.heartbeat_interval
+
+    def heartbeat_answered(self, now: float) -> None:
+        if self.awaiting_since is not None:
+            self.round_trip = now - self.awaiting_since
+        self.unanswered = 0
+        self.awaiting_since = None
+        self.heartbeat_answered_at = now

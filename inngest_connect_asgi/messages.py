@@ -1,0 +1,378 @@
+"""What crosses between the app and the runtime.
+
+The runtime lives apart from the app, in a thread or a process of its own. The
+two share nothing but these messages: plain data, so that either side can be
+anywhere. :data:`VERSION` changes when a message does.
+
+========= ========= =========================================================
+message   way       says
+========= ========= =========================================================
+Start     app → run connect, with this configuration; first of all
+Result    app → run this request is done, with this outcome
+Pong      app → run the app's event loop has got to a ping
+Drain     app → run take no new requests, finish, and stop
+Request   run → app this request is about to be acknowledged: keep it
+Accepted  run → app its acknowledgement is on the wire: run it
+Withdrawn run → app it is not ours after all: forget it
+Extended  run → app the lease of this request has a new id
+Delivered run → app the reply to this request is no longer the app's business
+Ping      run → app answer from the app's event loop
+Stalled   run → app the app's event loop has not answered for a while
+Starved   run → app the runtime itself got no time to run
+State     run → app the runtime's state, on every change
+Log       run → app a log record, for the app's ``logging`` tree
+Stopped   run → app the runtime has ended; last of all
+========= ========= =========================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = [
+    "API_REJECTED",
+    "API_UNREACHABLE",
+    "APP_STALLED",
+    "CLOSING",
+    "CONNECTIONS",
+    "CONNECTION_LOST",
+    "FAILURE_REASONS",
+    "HANDSHAKE_FAILED",
+    "HEARTBEAT_TIMEOUT",
+    "RECONNECT_REASONS",
+    "RUNTIME_CRASHED",
+    "VERSION",
+    "Accepted",
+    "App",
+    "Configuration",
+    "Delivered",
+    "Drain",
+    "Extended",
+    "FromApp",
+    "FromRuntime",
+    "InFlight",
+    "Lease",
+    "Log",
+    "Outcome",
+    "Ping",
+    "Pong",
+    "Probe",
+    "Request",
+    "Result",
+    "Stalled",
+    "Start",
+    "Starved",
+    "State",
+    "Stopped",
+    "Withdrawn",
+]
+
+VERSION = 1
+
+# Why a connection was replaced, or did not come to be.
+CLOSING = "gateway_closing"
+HEARTBEAT_TIMEOUT = "heartbeat_timeout"
+CONNECTION_LOST = "connection_lost"
+APP_STALLED = "app_stalled"
+RUNTIME_CRASHED = "runtime_crashed"
+HANDSHAKE_FAILED = "handshake_failed"
+API_UNREACHABLE = "api_unreachable"
+API_REJECTED = "api_rejected"
+
+CONNECTIONS = (
+    "connecting",
+    "ready",
+    "draining",
+    "reconnecting",
+    "stopping",
+    "stopped",
+)
+RECONNECT_REASONS = (
+    CLOSING,
+    HEARTBEAT_TIMEOUT,
+    CONNECTION_LOST,
+    APP_STALLED,
+    RUNTIME_CRASHED,
+)
+FAILURE_REASONS = (CLOSING, HANDSHAKE_FAILED, API_UNREACHABLE, API_REJECTED)
+
+DEFAULT_REPLY_BUFFER_SIZE = 256 * 1024 * 1024
+"""Bytes."""
+
+
+@dataclass(frozen=True)
+class App:
+    """An Inngest app and its functions, as the gateway registers them."""
+
+    name: str
+    version: str | None
+    functions: bytes
+    """JSON array of function configurations."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Where and how to serve the health endpoints beside the app."""
+
+    host: str
+    """An empty one stands for every IPv4 address of the machine."""
+    port: int
+    path: str
+    details: bool
+    wedge_timeout: float | None
+    metrics: bool = False
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything the runtime needs to know. Durations are in seconds."""
+
+    apps: tuple[App, ...]
+    api_origin: str
+    instance_id: str
+    sdk_version: str
+    cpu_cores: int = 1
+    memory: int = 0
+    """Bytes."""
+    os: str = ""
+    environment: str | None = None
+    signing_key: str | None = field(default=None, repr=False)
+    """Hashed; the raw key stays in the app. ``None`` with a dev server."""
+    signing_key_fallback: str | None = field(default=None, repr=False)
+    gateway_url: str | None = None
+    max_worker_concurrency: int | None = None
+    stall_timeout: float | None = None
+    """Take no requests while the app's event loop has not answered for so long."""
+    probe: Probe | None = None
+    isolation: str = "thread"
+    """For the report only: the runtime does not care where it lives."""
+    reconnect_cap: float = 27.0
+    """The longest pause between two attempts. Leaves 3 seconds to connect within half
+    a minute of the end of an outage."""
+    reply_buffer_size: int = DEFAULT_REPLY_BUFFER_SIZE
+    """Bytes of undelivered replies to keep before giving up the oldest."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What the server wants echoed in everything said about a request."""
+
+    request_id: str
+    lease_id: str
+    account_id: str
+    env_id: str
+    app_id: str
+    function_slug: str
+    step_id: str | None
+    run_id: str
+    system_trace_ctx: bytes
+    user_trace_ctx: bytes
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that is about to be acknowledged.
+
+    The app has it before the server takes it for ours: whatever becomes of the
+    runtime then, somebody knows of it.
+    """
+
+    lease: Lease
+    app_name: str
+    job_id: str
+    payload: bytes = field(repr=False)
+    """JSON body of an HTTP call request."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a request ended, in the terms of an HTTP call response."""
+
+    status: int
+    """200 done, 206 steps reported, 500 failed."""
+    body: bytes = field(repr=False)
+    no_retry: bool = False
+    retry_after: str | None = None
+    sdk_version: str = ""
+    request_version: int = 0
+    step_failed: bool = False
+    """With status 206: one of the steps is reported as failed."""
+
+
+@dataclass(frozen=True)
+class Start:
+    configuration: Configuration
+    requests: tuple[Lease, ...] = ()
+    """Requests that the app was running already, after a runtime crashed."""
+    offered: tuple[Lease, ...] = ()
+    """Requests of which that runtime did not say whether they are acknowledged."""
+    results: tuple[Result, ...] = ()
+    """Results that a runtime which crashed did not deliver."""
+    settled: tuple[str, ...] = ()
+    """The newest requests that are over and done with, not to be run again."""
+    state: State | None = None
+    """The last one of that runtime, whose counts go on."""
+    drain: Drain | None = None
+    """The app is shutting down already."""
+    log_level: int = 30
+    """Lowest level that the app's loggers let through."""
+    environ: dict[str, str] = field(default_factory=dict, repr=False)
+    """Variables for a runtime that does not share the app's environment."""
+
+
+@dataclass(frozen=True)
+class Result:
+    lease: Lease
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Drain:
+    timeout: float
+    """Seconds until the runtime gives up what is still running."""
+
+
+@dataclass(frozen=True)
+class Pong:
+    """The answer of the app's event loop to a :class:`Ping`."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Ping:
+    """Answered from the app's event loop: tells how late that runs."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """The app's event loop has not answered for a while."""
+
+    lag: float
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class Starved:
+    """The runtime itself got no time to run for a while."""
+
+    lag: float
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    request_id: str
+
+
+@dataclass(frozen=True)
+class Extended:
+    request_id: str
+    lease_id: str
+
+
+@dataclass(frozen=True)
+class Delivered:
+    request_id: str
+
+
+@dataclass(frozen=True)
+class InFlight:
+    request_id: str
+    run_id: str
+    function_id: str
+    since: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True)
+class State:
+    """The runtime at one moment. Times are Unix seconds, durations seconds."""
+
+    connection: str
+    """One of :data:`CONNECTIONS`:
+
+    * ``connecting``: no connection has been ready yet,
+    * ``ready``: the gateway routes requests here,
+    * ``draining``: the gateway is closing, and another is sought,
+    * ``reconnecting``: the connection was lost,
+    * ``stopping``: the app is shutting down,
+    * ``stopped``.
+    """
+    at: float = 0.0
+    """When this was so."""
+    connection_id: str | None = None
+    gateway_group: str | None = None
+    connected_at: float | None = None
+    reconnects: int = 0
+    reconnects_by: dict[str, int] = field(default_factory=dict)
+    """How many, by one of :data:`RECONNECT_REASONS`: why the last one ended."""
+    failures_by: dict[str, int] = field(default_factory=dict)
+    """Attempts that came to nothing, by one of :data:`FAILURE_REASONS`."""
+    last_error: str | None = None
+    last_error_at: float | None = None
+    heartbeat_interval: float | None = None
+    heartbeat_sent_at: float | None = None
+    heartbeat_answered_at: float | None = None
+    heartbeats_unanswered: int = 0
+    heartbeats_missed: int = 0
+    """How many were not answered before the next was due, in all."""
+    round_trip: float | None = None
+    leases_held: int = 0
+    leases_extended: int = 0
+    leases_lost: int = 0
+    requests_done: int = 0
+    requests_failed: int = 0
+    in_flight: tuple[InFlight, ...] = ()
+    """The oldest first, a hundred at most."""
+    requests_in_flight: int = 0
+    replies_waiting: int = 0
+    replies_flushed: int = 0
+    replies_given_up: int = 0
+    malformed: int = 0
+    paused: bool = False
+    """No requests are taken, because the app's event loop is stalled."""
+    runtime_lag: float = 0.0
+    """How late the runtime's event loop was at most, since the last state."""
+    app_lag: float = 0.0
+    """How long the app's event loop took to answer last."""
+    app_waiting_since: float | None = None
+    """Since when it has not answered."""
+
+
+@dataclass(frozen=True)
+class Log:
+    level: int
+    message: str
+    extra: dict[str, object] = field(default_factory=dict)
+    name: str = "inngest_connect_asgi"
+    """The logger."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    error: str | None = None
+    """A traceback, where the runtime crashed."""
+
+
+FromApp = Start | Result | Drain | Pong
+FromRuntime = (
+    Request
+    | Accepted
+    | Withdrawn
+    | Extended
+    | Delivered
+    | Ping
+    | Stalled
+    | Starved
+    | State
+    | Log
+    | Stopped
+)

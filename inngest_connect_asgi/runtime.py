@@ -1,0 +1,314 @@
+"""The runtime: carries out on asyncio what the core decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from .actions import Abort, Action, Close, Finish, Flush, Open, Send, StartLink, Tell
+from .core import Core
+from .errors import describe
+from .gateway_socket import GatewaySocket
+from .messages import (
+    Configuration,
+    Drain,
+    FromApp,
+    FromRuntime,
+    Log,
+    Pong,
+    Probe,
+    Result,
+    Start,
+)
+
+if TYPE_CHECKING:
+    from .probe import ProbeServer
+
+__all__ = ["Runtime"]
+
+HTTP_TIMEOUT = 10.0
+"""Seconds for a start or a flush call (SDK_SPEC 8.5.1)."""
+
+PUNCTUAL = 0.001
+"""Seconds by which a timer may be late without a word."""
+
+MAX_ANSWER_SIZE = 1024 * 1024
+"""Bytes of an API answer to read at most; a real one has a few hundred."""
+
+_HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL, asyncio.TimeoutError)
+
+
+class Runtime:
+    """One worker's connection to Inngest, on the running event loop.
+
+    It does not know where it lives: messages from the app come in by
+    :meth:`receive`, messages to it go out by ``tell``.
+    """
+
+    def __init__(self, tell: Callable[[FromRuntime], None]) -> None:
+        self._tell = tell
+        self._sockets: dict[int, GatewaySocket] = {}
+        self._unwritten: dict[int, GatewaySocket] = {}
+        """Those that were given something to do in this turn of the loop."""
+        self._starts: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._early: list[FromApp] | None = []
+        """Messages that came before the core could take them."""
+        self._probe: ProbeServer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        """When the core wants its next tick, in the time of the loop."""
+
+    async def run(self, start: Start) -> None:
+        """Run until the core has finished.
+
+        Raises:
+            Exception: Whatever went wrong in here; nothing is left behind.
+        """
+        configuration = start.configuration
+        self._loop = asyncio.get_running_loop()
+        self._core = Core(configuration)
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._origin = configuration.api_origin.rstrip("/")
+        self._headers = {
+            "content-type": "application/protobuf",
+            # A few hundred bytes; and none that grow when they are unpacked.
+            "accept-encoding": "identity",
+        }
+        if configuration.environment is not None:
+            self._headers["x-inngest-env"] = configuration.environment
+        async with httpx.AsyncClient(timeout=HTTP_TIMEOUT) as self._http:
+            try:
+                if configuration.probe is not None:
+                    await self._start_probe(configuration, configuration.probe)
+                self._step(
+                    self._core.start,
+                    requests=start.requests,
+                    offered=start.offered,
+                    results=start.results,
+                    settled=start.settled,
+                    state=start.state,
+                )
+                early, self._early = self._early or [], None
+                if start.drain is not None:
+                    early.append(start.drain)
+                self.receive(early)
+                await self._ended
+            finally:
+                await self._clean_up()
+
+    def receive(self, messages: Sequence[FromApp]) -> None:
+        """Take messages from the app, on the runtime's loop."""
+        if self._early is not None:
+            self._early += messages
+            return
+        for message in messages:
+            if isinstance(message, Result):
+                if self._probe is not None:
+                    self._probe.observe(message)
+                self._step(self._core.result, message)
+            elif isinstance(message, Pong):
+                self._step(self._core.pong, message.number)
+            elif isinstance(message, Drain):
+                self._step(self._core.drain, message.timeout)
+        self._end_turn()
+
+    # The listener of the sockets.
+
+    def opened(self, link: int) -> None:
+        self._step(self._core.opened, link)
+        self._end_turn()
+
+    def received(self, link: int, messages: Sequence[bytes | str]) -> None:
+        for data in messages:
+            self._step(self._core.received, link, data)
+        self._end_turn()
+
+    def sent(self, frames: Sequence[Send]) -> None:
+        for frame in frames:
+            self._step(self._core.sent, frame)
+        self._end_turn()
+
+    def lost(self, link: int, reason: str) -> None:
+        self._sockets.pop(link, None)
+        self._step(self._core.lost, link, reason)
+        self._end_turn()
+
+    # Core and shell.
+
+    def _step(self, event: Callable[..., list[Action]], *args: Any, **kw: Any) -> None:
+        """Report an event to the core, and do what it says."""
+        if self._ended.done():
+            return
+        now = self._loop.time()
+        self._core.epoch = time.time() - now
+        try:
+            if self._due is not None and (late := now - self._due) > PUNCTUAL:
+                for action in self._core.late(late, now):
+                    self._do(action)
+            for action in event(*args, now=now, **kw):
+                self._do(action)
+        except Exception as error:
+            self._crash(error)
+
+    def _end_turn(self) -> None:
+        """Do once what all that happened in a turn of the loop asks for."""
+        try:
+            while self._unwritten:
+                _, socket = self._unwritten.popitem()
+                for frame in socket.write():
+                    self._step(self._core.sent, frame)
+            if not self._ended.done():
+                self._set_timer(self._core.next_tick())
+        except Exception as error:
+            self._crash(error)
+
+    def _crash(self, error: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Tell):
+            if self._probe is not None:
+                self._probe.observe(action.message)
+            self._tell(action.message)
+        elif isinstance(action, Send):
+            if (socket := self._sockets.get(action.link)) is not None:
+                socket.send(action)
+                self._unwritten[action.link] = socket
+        elif isinstance(action, StartLink):
+            self._starts[action.link] = self._spawn(self._call_start(action))
+        elif isinstance(action, Open):
+            self._sockets[action.link] = GatewaySocket(action.link, action.url, self)
+        elif isinstance(action, Flush):
+            self._spawn(self._call_flush(action))
+        elif isinstance(action, Close):
+            if (socket := self._sockets.get(action.link)) is not None:
+                socket.close(action.reason)
+                self._unwritten[action.link] = socket
+        elif isinstance(action, Abort):
+            if (start := self._starts.pop(action.link, None)) is not None:
+                start.cancel()
+            if (socket := self._sockets.pop(action.link, None)) is not None:
+                socket.abort()
+        elif isinstance(action, Finish):
+            self._ended.set_result(None)
+
+    def _set_timer(self, due: float | None) -> None:
+        if due is not None:
+            # What became due only now is not late.
+            due = max(due, self._loop.time())
+        if self._timer is not None:
+            if self._due == due:
+                return
+            self._timer.cancel()
+        self._due = due
+        self._timer = None if due is None else self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._step(self._core.tick)
+        self._end_turn()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _clean_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        ends: list[asyncio.Future[None]] = list(self._tasks)
+        for task in self._tasks:
+            task.cancel()
+        ends += [socket.abort() for socket in self._sockets.values()]
+        await asyncio.gather(*ends, return_exceptions=True)
+        if self._probe is not None:
+            await self._probe.stop()
+
+    async def _start_probe(self, configuration: Configuration, probe: Probe) -> None:
+        # Not at the top: few want it, and it would triple what a child imports.
+        from .probe import ProbeServer
+
+        server = ProbeServer(configuration, probe)
+        try:
+            port = await server.start()
+        except OSError as error:
+            self._log(
+                logging.WARNING,
+                f"The probe server can't listen on {probe.host}:{probe.port}: "
+                f"{error.strerror or error}. Where several web workers run on one "
+                "machine, only the first gets the port: run one worker a container, "
+                "or leave out probe= and use the app's own port",
+            )
+        else:
+            self._probe = server
+            self._log(
+                logging.INFO,
+                f"The probe server listens on {probe.host}:{port}{probe.path}",
+            )
+
+    def _log(self, level: int, message: str) -> None:
+        self._tell(Log(level, message))
+
+    # HTTP.
+
+    async def _call_start(self, call: StartLink) -> None:
+        try:
+            status, body = await self._post(
+                "/v0/connect/start", call.body, call.signing_key
+            )
+        except _HTTP_ERRORS as error:
+            reason = f"the start API could not be reached: {describe(error)}"
+            self._step(self._core.lost, call.link, reason)
+            self._end_turn()
+        else:
+            self._step(self._core.start_answered, call.link, status, body)
+            self._end_turn()
+        finally:
+            self._starts.pop(call.link, None)
+
+    async def _call_flush(self, call: Flush) -> None:
+        status, body, reason = 0, b"", None
+        try:
+            status, body = await self._post(
+                "/v0/connect/flush", call.body, call.signing_key
+            )
+        except _HTTP_ERRORS as error:
+            reason = f"the flush API could not be reached: {describe(error)}"
+        self._step(
+            self._core.flush_answered, call.request_id, status, body, error=reason
+        )
+        self._end_turn()
+
+    async def _post(
+        self, path: str, body: bytes, signing_key: str | None
+    ) -> tuple[int, bytes]:
+        headers = self._headers
+        if signing_key is not None:
+            headers = {**headers, "authorization": f"Bearer {signing_key}"}
+        # httpx has a timeout for each read, which an answer in drops never exceeds.
+        return await asyncio.wait_for(
+            self._exchange(self._origin + path, body, headers), HTTP_TIMEOUT
+        )
+
+    async def _exchange(
+        self, url: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, bytes]:
+        answer = b""
+        request = self._http.stream("POST", url, content=body, headers=headers)
+        async with request as response:
+            encoding = response.headers.get("content-encoding", "identity")
+            if encoding.lower() != "identity":
+                raise httpx.DecodingError("the answer is compressed")
+            async for chunk in response.aiter_raw():
+                answer += chunk
+                if len(answer) > MAX_ANSWER_SIZE:
+                    raise httpx.DecodingError("the answer is too long")
+        return response.status_code, answer

@@ -1,0 +1,29 @@
+"""Until when to wait, as the SDK writes it down."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime, timezone
+
+from ..durations import parse_duration
+
+__all__ = ["seconds_until"]
+
+
+def seconds_until(text: str) -> float:
+    """Return the seconds from now to an RFC 3339 date, or in a duration.
+
+    A date that has passed is zero seconds away.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    try:
+        return parse_duration(text)
+    except ValueError:
+        # Python 3.10 does not read the "Z".
+        moment = datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, moment.timestamp() - time.time())

@@ -1,0 +1,403 @@
+"""The app's half of a worker: runs the functions that the runtime asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.handlers
+import queue
+import sys
+import sysconfig
+import threading
+import traceback
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+from . import integrations
+from .config import Settings
+from .core import SETTLED_REMEMBERED
+from .errors import StartupError
+from .health import Health, facts
+from .mailbox import Mailbox
+from .messages import (
+    Accepted,
+    Delivered,
+    Drain,
+    Extended,
+    FromRuntime,
+    Lease,
+    Log,
+    Ping,
+    Pong,
+    Request,
+    Result,
+    Stalled,
+    Start,
+    Starved,
+    State,
+    Stopped,
+    Withdrawn,
+)
+from .process import ProcessHost
+from .supervisor import Supervisor
+from .thread import ThreadHost
+
+__all__ = ["Worker"]
+
+CANCEL_TIMEOUT = 1.0
+"""Seconds that a function gets to end when it is cancelled at shutdown."""
+
+STOP_GRACE = 5.0
+"""Seconds that the runtime may take to stop, beyond ``shutdown_timeout``."""
+
+LOGGERS = ("inngest_connect_asgi", "asyncio", "httpcore", "httpx", "websockets")
+"""Whoever logs in the runtime."""
+
+THREAD_NAME = "inngest-connect-function"
+"""How the threads of synchronous functions are named, with a number behind."""
+
+LIBRARIES = (
+    "<",
+    *{path for name, path in sysconfig.get_paths().items() if name.endswith("lib")},
+)
+"""Where files begin that are not the app's."""
+
+logger = logging.getLogger("inngest_connect_asgi")
+
+
+class Worker:
+    """A Connect worker beside an app, on the app's event loop.
+
+    Started and stopped once, or used with ``async with``. Functions run on the loop
+    that :meth:`start` was called on, or in a thread pool where they are synchronous.
+
+    Args:
+        settings: What to run, and how.
+        health: Is kept up to date while the worker lives.
+    """
+
+    def __init__(self, settings: Settings, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+        self._runners = {runner.app.name: runner for runner in settings.runners}
+        self._offered: dict[str, Request] = {}
+        self._running: dict[str, _Run] = {}
+        self._waiting: deque[Request] = deque()
+        """Acknowledged, and more than may run at once."""
+        self._undelivered: dict[str, Result] = {}
+        self._settled: deque[str] = deque(maxlen=SETTLED_REMEMBERED)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cancelling = False
+        self._drain: Drain | None = None
+        self._stopped = asyncio.Event()
+        self._ready = asyncio.Event()
+        """Or stopped: nobody is to wait for what can not come any more."""
+
+    async def __aenter__(self) -> Worker:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    def health(self) -> dict[str, Any]:
+        """The report that ``/healthz`` serves, as a new dictionary."""
+        return self._health.report(details=True)
+
+    async def start(self) -> None:
+        """Start the runtime, and wait for it as ``startup_timeout`` says.
+
+        Raises:
+            StartupError: No connection was ready in time.
+        """
+        settings = self._settings
+        self._configuration = settings.configuration()
+        self._surroundings = integrations.surroundings()
+        self._observers = integrations.observers(self._configuration)
+        self._health.begin(facts(self._configuration))
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._mailbox = Mailbox(self._loop, self._receive)
+        self._pool = ThreadPoolExecutor(
+            settings.threads, thread_name_prefix=THREAD_NAME
+        )
+        self._records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+        self._listener = logging.handlers.QueueListener(self._records, _Tree())
+        self._listener.start()
+        host = ProcessHost() if settings.isolation == "process" else ThreadHost()
+        self._supervisor = Supervisor(host, self._make_start, self._tell)
+        self._supervisor.start()
+        if settings.startup_timeout is not None:
+            try:
+                await self.ready(settings.startup_timeout)
+            except BaseException:
+                # Cancelled, maybe: nobody else knows yet that there is a worker.
+                await self.stop()
+                raise
+
+    async def ready(self, timeout: float | None = None) -> None:
+        """Wait until the first connection is ready.
+
+        Args:
+            timeout: Seconds; ``None`` waits for ever.
+
+        Raises:
+            StartupError: None was in time, or the worker has stopped; says why.
+        """
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout)
+        except asyncio.TimeoutError:
+            raise StartupError(
+                f"no Connect connection was ready within {timeout:g} seconds "
+                f"(startup_timeout): {self._health.ready().reason}"
+            ) from None
+        if self._stopped.is_set():
+            reason = self._health.ready().reason
+            raise StartupError(f"there is no Connect connection any more: {reason}")
+
+    async def stop(self) -> None:
+        """Take no new requests, finish the running ones, and disconnect.
+
+        Takes no longer than ``shutdown_timeout``, and 2 seconds to disconnect, or 5
+        where the runtime itself hangs.
+        """
+        self._drain = Drain(self._settings.shutdown_timeout)
+        self._supervisor.hurry()
+        self._supervisor.send(self._drain)
+        try:
+            patience = self._drain.timeout + STOP_GRACE
+            await asyncio.wait_for(self._stopped.wait(), patience)
+        except asyncio.TimeoutError:
+            logger.error("The Connect runtime did not stop in time; going on without")
+        finally:
+            await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        self._waiting.clear()
+        self._cancelling = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            # A function may refuse to be cancelled.
+            await asyncio.wait(self._tasks, timeout=CANCEL_TIMEOUT)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for observer in self._observers:
+            observer.close()
+        # Joins a thread that may be writing a log to something slow.
+        await asyncio.to_thread(self._listener.stop)
+
+    # In the runtime's thread.
+
+    def _make_start(self) -> Start:
+        return Start(
+            self._configuration,
+            tuple(run.lease for run in list(self._running.values())),
+            tuple(request.lease for request in self._offered.values()),
+            tuple(self._undelivered.values()),
+            tuple(self._settled),
+            self._health.state,
+            self._drain,
+            min(logging.getLogger(n).getEffectiveLevel() for n in LOGGERS),
+        )
+
+    def _tell(self, message: FromRuntime) -> None:
+        # What the next runtime has to know, should this one die, what a probe asks
+        # for, and what is to be logged: none of it is to wait for the app's loop.
+        if isinstance(message, Request):
+            self._offered[message.lease.request_id] = message
+        elif isinstance(message, Accepted):
+            request = self._offered.pop(message.request_id)
+            self._running[message.request_id] = _Run(request.lease)
+            self._observe(message)
+            self._post(request)
+        elif isinstance(message, Withdrawn):
+            self._offered.pop(message.request_id, None)
+        elif isinstance(message, Extended):
+            run = self._running.get(message.request_id)
+            if run is not None:
+                run.lease = replace(run.lease, lease_id=message.lease_id)
+        elif isinstance(message, Delivered):
+            self._undelivered.pop(message.request_id, None)
+            self._settled.append(message.request_id)
+        elif isinstance(message, State):
+            self._health.update(message)
+            self._observe(message)
+            self._post(message)
+        elif isinstance(message, Log):
+            self._log(message)
+        elif isinstance(message, Stalled):
+            self._log_stall(message)
+        elif isinstance(message, Starved):
+            self._log_starvation(message)
+        else:
+            if isinstance(message, Stopped) and message.error is not None:
+                self._health.crash(message.error)
+            self._post(message)
+
+    def _post(self, message: FromRuntime) -> None:
+        if not self._mailbox.post(message):
+            # The server died without a shutdown: nothing can run any more.
+            self._drain = Drain(0.0)
+            self._supervisor.send(self._drain)
+
+    def _log(self, message: Log) -> None:
+        # Not logged here: a handler may block, and with it the heartbeats.
+        if logging.getLogger(message.name).isEnabledFor(message.level):
+            self._records.put(_record(message))
+
+    def _log_stall(self, message: Stalled) -> None:
+        frames = sys._current_frames()
+        frame = frames.get(self._thread_id)
+        if frame is not None and not _is_event_loop(frame):
+            what = f"it is in {_where(frame)}"
+        else:
+            # Nothing runs there: the interpreter's lock is elsewhere.
+            busy = [
+                _where(frames[thread.ident])
+                for thread in threading.enumerate()
+                if thread.name.startswith(THREAD_NAME)
+                and thread.ident in frames
+                and not _is_idle(frames[thread.ident])
+            ]
+            what = "it waits for the interpreter's lock"
+            if busy:
+                what += f", which one of these may keep: {'; '.join(busy)}"
+        text = f"The app's event loop has not answered for {message.lag:.1f} s; {what}"
+        self._log(Log(logging.WARNING, text))
+
+    def _log_starvation(self, message: Starved) -> None:
+        text = f"The Connect runtime got no time to run for {message.lag:.1f} s"
+        if self._settings.isolation == "thread":
+            text += (
+                ", and sent no heartbeats: native code held the interpreter's lock. "
+                'isolation="process" keeps the connection out of its reach'
+            )
+        else:
+            text += ": the machine is overloaded, or was suspended"
+        self._log(Log(logging.WARNING, text))
+
+    def _observe(self, message: object) -> None:
+        for observer in self._observers:
+            try:
+                observer.observe(message)
+            except Exception:
+                # Figures are not worth a run.
+                self._observers = ()
+                text = f"Stopped measuring the worker\n{traceback.format_exc()}"
+                self._log(Log(logging.ERROR, text))
+
+    # On the app's loop.
+
+    def _receive(self, messages: list[FromRuntime]) -> None:
+        for message in messages:
+            self._handle(message)
+
+    def _handle(self, message: FromRuntime) -> None:
+        if isinstance(message, Request):
+            limit = self._settings.max_worker_concurrency
+            if limit is not None and len(self._tasks) >= limit:
+                self._waiting.append(message)
+            else:
+                self._start_run(message)
+        elif isinstance(message, Ping):
+            self._supervisor.send(Pong(message.number))
+        elif isinstance(message, State):
+            if message.connection == "ready":
+                self._ready.set()
+        elif isinstance(message, Stopped):
+            self._stopped.set()
+            # Whoever waits for a connection waits in vain.
+            self._ready.set()
+
+    def _start_run(self, request: Request) -> None:
+        name = request.lease.function_slug
+        task = self._loop.create_task(self._run(request), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._end_run)
+
+    def _end_run(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._waiting:
+            self._start_run(self._waiting.popleft())
+
+    async def _run(self, request: Request) -> None:
+        runner = self._runners[request.app_name]
+        request_id = request.lease.request_id
+        try:
+            try:
+                outcome = await runner.run(request, self._pool, self._surroundings)
+            except asyncio.CancelledError as error:
+                if self._cancelling:
+                    raise
+                outcome = runner.cancelled(request, error)
+            # In this order: a new runtime must find it among these or those.
+            result = Result(self._running[request_id].lease, outcome)
+            self._undelivered[request_id] = result
+        finally:
+            del self._running[request_id]
+        self._observe(result)
+        self._supervisor.send(result)
+
+
+@dataclass
+class _Run:
+    """A request that the app runs, under the newest lease id."""
+
+    lease: Lease
+
+
+class _Tree(logging.Handler):
+    """Hands each record to its own logger, in the listener's thread."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            logging.getLogger(record.name).handle(record)
+        except Exception:
+            # A filter's. It would end the thread, and with it all logging from here.
+            self.handleError(record)
+
+
+def _record(message: Log) -> logging.LogRecord:
+    return logger.makeRecord(
+        message.name,
+        message.level,
+        __file__,
+        0,
+        message.message,
+        (),
+        None,
+        extra=message.extra,
+    )
+
+
+def _is_event_loop(frame: FrameType) -> bool:
+    """Whether a thread is between two callbacks of its event loop.
+
+    uvloop has no frames of its own: there it is where the loop was started.
+    """
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in ("asyncio", "selectors", "uvloop")
+
+
+def _is_idle(frame: FrameType) -> bool:
+    """Whether a thread of a pool waits for work."""
+    return frame.f_globals.get("__name__") == "concurrent.futures.thread"
+
+
+def _where(frame: FrameType) -> str:
+    """The function that runs, and the app's own one that called it."""
+    caller: FrameType | None = frame
+    while caller is not None and not _is_event_loop(caller):
+        if not caller.f_code.co_filename.startswith(LIBRARIES):
+            called_by = "" if caller is frame else f", called by {_name(caller)}"
+            return _name(frame) + called_by
+        caller = caller.f_back
+    return _name(frame)
+
+
+def _name(frame: FrameType) -> str:
+    code = frame.f_code
+    return f"{code.co_name} ({code.co_filename}:{frame.f_lineno})"

@@ -1,0 +1,126 @@
+"""An app as a user's, to be run by a real server; the environment sets it up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import inngest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from inngest_connect_asgi import InngestConnectMiddleware
+
+client = inngest.Inngest(app_id="app", logger=None)
+
+
+def number(ctx: inngest.Context | inngest.ContextSync, name: str) -> int:
+    value = ctx.event.data[name]
+    assert isinstance(value, int)
+    return value
+
+
+@client.create_function(fn_id="noop", trigger=inngest.TriggerEvent(event="noop"))
+async def noop(ctx: inngest.Context) -> int:
+    return os.getpid()
+
+
+@client.create_function(fn_id="wait", trigger=inngest.TriggerEvent(event="wait"))
+async def wait(ctx: inngest.Context) -> str:
+    await asyncio.sleep(number(ctx, "seconds"))
+    return "waited"
+
+
+@client.create_function(fn_id="sleep", trigger=inngest.TriggerEvent(event="sleep"))
+async def sleep(ctx: inngest.Context) -> str:
+    time.sleep(number(ctx, "seconds"))
+    return "slept"
+
+
+turns = asyncio.Semaphore(0)
+
+
+@client.create_function(fn_id="hold", trigger=inngest.TriggerEvent(event="hold"))
+async def hold(ctx: inngest.Context) -> str:
+    """Returns as much as it is told to, once it is its turn."""
+    await turns.acquire()
+    return "x" * number(ctx, "size")
+
+
+def spin(seconds: float) -> int:
+    rounds, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        rounds += 1
+    return rounds
+
+
+@client.create_function(fn_id="busy", trigger=inngest.TriggerEvent(event="busy"))
+async def busy(ctx: inngest.Context) -> int:
+    return spin(number(ctx, "seconds"))
+
+
+@client.create_function(fn_id="crunch", trigger=inngest.TriggerEvent(event="crunch"))
+def crunch(ctx: inngest.ContextSync) -> int:
+    return spin(number(ctx, "seconds"))
+
+
+@client.create_function(fn_id="native", trigger=inngest.TriggerEvent(event="native"))
+def native(ctx: inngest.ContextSync) -> int:
+    """Holds the GIL for as long as one call takes."""
+    return sum(range(number(ctx, "size")))
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    print(f"app: started at {time.monotonic()}", flush=True)
+    if fork:
+        asyncio.get_running_loop().call_later(1.0, fork_and_wait)
+    yield
+    print("app: stopped", flush=True)
+
+
+def fork_and_wait() -> None:
+    """As a library does that forks: the copy holds every descriptor open."""
+    if pid := os.fork():
+        print(f"forked: {pid} ", flush=True)
+    else:
+        signal.pause()
+
+
+options = json.loads(os.environ.get("TEST_OPTIONS", "{}"))
+functions: list[inngest.Function[Any]] = [
+    *(noop, wait, hold),
+    *(sleep, busy, crunch, native),
+]
+fork = options.pop("fork", False)
+app = FastAPI(lifespan=lifespan)
+app.add_middleware(
+    InngestConnectMiddleware,
+    client=client,
+    functions=functions,
+    **options,
+)
+
+
+@app.get("/")
+async def index() -> dict[str, int]:
+    return {"pid": os.getpid()}
+
+
+@app.post("/release")
+async def release(count: int) -> None:
+    for _ in range(count):
+        turns.release()
+
+
+wrapped = InngestConnectMiddleware(
+    Starlette(), client=client, functions=functions, **options
+)
+mounted = Starlette(routes=[Mount("/sub", app)])

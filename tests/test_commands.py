@@ -1,0 +1,239 @@
+"""``python -m inngest_connect_asgi``, as a process."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+import inngest
+import pytest
+
+from inngest_connect_asgi import doctor, sdk
+from inngest_connect_asgi.testing import LocalGateway
+from inngest_connect_asgi.wire import connect_pb2 as wire
+
+KEY = "signkey-test-" + "ab" * 16
+OTHER_KEY = "signkey-test-" + "cd" * 16
+
+
+def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("INNGEST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "inngest_connect_asgi", *arguments],
+        env={**kept, **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    status = 200
+    body = b""
+    paths: ClassVar[list[str]]
+
+    def do_GET(self) -> None:
+        self.paths.append(self.path)
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_POST = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def answers() -> Iterator[tuple[type[Answers], str]]:
+    handler = type("Handler", (Answers,), {"paths": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield handler, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# healthcheck
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "line"),
+    [
+        (200, {"status": "pass", "output": "connected"}, 0, "healthy: connected"),
+        (200, {"status": "pass"}, 0, "healthy: pass"),
+        (503, {"status": "fail", "output": "a\nb"}, 1, "unhealthy: a b"),
+        (404, "no report", 1, "unhealthy: HTTP status 404"),
+        (302, [], 1, "unhealthy: HTTP status 302"),
+    ],
+)
+def test_healthcheck(
+    answers: tuple[type[Answers], str], status: int, body: object, code: int, line: str
+) -> None:
+    handler, url = answers
+    handler.status = status
+    handler.body = json.dumps(body).encode()
+    result = command("healthcheck", f"{url}/healthz?token=1")
+    assert result.returncode == code
+    assert result.stdout == f"{line} ({url}/healthz?token=1)\n"
+    assert handler.paths == ["/healthz?token=1"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{port}/healthz", "ftp://host/", "nonsense", "http://[/"]
+)
+def test_healthcheck_without_an_answer(url: str) -> None:
+    result = command("healthcheck", url.format(port=closed_port()))
+    assert result.returncode == 1
+    assert result.stdout.startswith("unhealthy: ")
+    assert result.stdout.count("\n") == 1
+    assert not result.stderr
+
+
+def test_healthcheck_imports_nothing_slow() -> None:
+    code = (
+        "import sys, inngest_connect_asgi.__main__ as m;"
+        "m.main(['healthcheck', 'http://127.0.0.1:1']);"
+        "print(*sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    modules = set(result.stdout.split())
+    assert "inngest_connect_asgi.healthcheck" in modules
+    slow = {"inngest", "pydantic", "httpx", "websockets", "starlette", "uvicorn"}
+    assert not modules & {*slow, "google.protobuf", "asyncio", "argparse"}
+
+
+def test_usage() -> None:
+    assert command("--help").returncode == 0
+    assert command().returncode == 2
+    assert command("healthcheck", "one", "two").returncode == 2
+    assert "doctor" in command("nonsense").stderr
+
+
+# doctor
+
+
+def test_doctor_with_a_dev_server() -> None:
+    with LocalGateway() as gateway:
+        result = command("doctor", **gateway.environ)
+    assert result.returncode == 0, result.stdout
+    steps = [line.split()[1].rstrip(":") for line in result.stdout.splitlines()[:-1]]
+    assert steps == ["mode", "origin", "options", "signing", "API", "gateway"]
+
+
+def test_doctor_with_keys() -> None:
+    with LocalGateway(signing_keys=(KEY,)) as gateway:
+        result = command("doctor", **gateway.environ)
+        assert result.returncode == 0, result.stdout
+        assert "signkey-test-****, no fallback" in result.stdout
+        environ = {
+            **gateway.environ,
+            "INNGEST_SIGNING_KEY": OTHER_KEY,
+            "INNGEST_SIGNING_KEY_FALLBACK": KEY,
+        }
+        result = command("doctor", **environ)
+        assert result.returncode == 0, result.stdout
+        assert "rejects INNGEST_SIGNING_KEY\n" in result.stdout
+        environ = {**gateway.environ, "INNGEST_SIGNING_KEY": OTHER_KEY}
+        rejected = command("doctor", **environ)
+        assert rejected.returncode == 1
+        assert "no key is accepted (401)" in rejected.stdout
+    for secret in ("abab", "cdcd"):
+        assert secret not in result.stdout + rejected.stdout
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        ({"INNGEST_DEV": "0"}, "set INNGEST_SIGNING_KEY"),
+        ({"INNGEST_DEV": "0", "INNGEST_SIGNING_KEY": "secret"}, "is malformed"),
+        ({"INNGEST_DEV": "1", "INNGEST_CONNECT_ENABLED": "0"}, "switches the worker"),
+        (
+            {"INNGEST_DEV": "1", "INNGEST_CONNECT_MAX_WORKER_CONCURRENCY": "many"},
+            "INNGEST_CONNECT_MAX_WORKER_CONCURRENCY must be a whole number",
+        ),
+        (
+            {"INNGEST_DEV": "1", "INNGEST_CONNECT_ISOLATION": "container"},
+            'INNGEST_CONNECT_ISOLATION must be "thread" or "process"',
+        ),
+        ({"INNGEST_DEV": "http://127.0.0.1:9"}, "is the dev server running?"),
+    ],
+)
+def test_doctor_finds_what_is_wrong_here(environ: dict[str, str], line: str) -> None:
+    result = command("doctor", **environ)
+    assert result.returncode == 1
+    assert line in result.stdout
+    assert "secret" not in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (401, "demands a key (401)"),
+        (404, "knows nothing of Connect (404)"),
+        (429, "too many connections (429)"),
+        (500, "answers with status 500"),
+        (200, "something that is not Inngest's"),
+    ],
+)
+def test_doctor_finds_what_is_wrong_with_the_api(
+    answers: tuple[type[Answers], str], status: int, line: str
+) -> None:
+    handler, url = answers
+    handler.status = status
+    handler.body = b"<html>\xff"
+    result = command("doctor", INNGEST_DEV=url)
+    assert result.returncode == 1
+    assert line in result.stdout
+
+
+def test_doctor_takes_no_gateway_that_a_worker_would_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with LocalGateway() as gateway:
+        monkeypatch.setenv("INNGEST_DEV", gateway.origin)
+        read = sdk.Client.of(inngest.Inngest(app_id="app", logger=None))
+        url = f"ws://127.0.0.1:{gateway.gateway_port}"
+        start = wire.StartResponse(gateway_endpoint=url)
+        secure = replace(read, api_origin="https://api.inngest.com")
+        with pytest.raises(doctor.Failed, match="without TLS"):
+            doctor._gateway(start, secure)
+        doctor._gateway(start, read)
+        monkeypatch.setenv("INNGEST_CONNECT_GATEWAY_URL", url)
+        doctor._gateway(start, secure)
+
+
+def test_doctor_finds_what_is_wrong_with_the_gateway() -> None:
+    with LocalGateway() as gateway:
+        gateway.faults.upgrade = 502
+        result = command("doctor", **gateway.environ)
+        assert "does not complete the WebSocket upgrade" in result.stdout
+        gateway.faults.reset()
+        gateway.faults.handshake = "ready_first"
+        result = command("doctor", **gateway.environ)
+        assert "does not speak Connect" in result.stdout
+        assert result.returncode == 1
+        gateway._api.gateway_url = "ws://me:secret@127.0.0.1/"
+        result = command("doctor", **gateway.environ)
+        assert "user name or a password" in result.stdout
+        assert "secret" not in result.stdout + result.stderr
+        assert result.returncode == 1

@@ -1,0 +1,111 @@
+"""What goes over the wire, and whatever else may come."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inngest_connect_asgi import frames
+from inngest_connect_asgi.messages import Outcome
+from inngest_connect_asgi.wire import connect_pb2 as wire
+
+from .simulation import Simulation, configuration, lease
+
+MESSAGES = [
+    wire.ConnectMessage,
+    wire.StartResponse,
+    wire.GatewayConnectionReadyData,
+    wire.GatewayExecutorRequestData,
+    wire.WorkerReplyAckData,
+    wire.WorkerRequestExtendLeaseAckData,
+    wire.SystemError,
+]
+
+
+@given(st.one_of(st.text(), st.binary(max_size=200)))
+def test_anything_is_a_message_or_malformed(data: str | bytes) -> None:
+    try:
+        message = frames.decode(data)
+    except frames.Malformed:
+        return
+    assert isinstance(message.payload, bytes)
+
+
+@given(st.sampled_from(MESSAGES), st.binary(max_size=200))
+def test_any_payload_is_parsed_or_malformed(
+    message: type[wire.ConnectMessage], data: bytes
+) -> None:
+    try:
+        frames.parse(message, data)
+    except frames.Malformed:
+        return
+
+
+@given(st.binary(max_size=200))
+def test_any_request_is_parsed_or_malformed(data: bytes) -> None:
+    try:
+        request = frames.executor_request(data)
+    except frames.Malformed:
+        return
+    assert request.app_name
+    assert request.lease.request_id
+
+
+@given(st.lists(st.binary(max_size=60), max_size=20), st.integers(0, 16))
+def test_whatever_a_gateway_sends_the_next_good_request_runs(
+    junk: list[bytes], kind: int
+) -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    for data in junk:
+        sim.do(sim.core.received(link, data, sim.now))
+        if link in sim.queued and kind != wire.GATEWAY_CLOSING:
+            sim.receive(link, kind, data)  # type: ignore[arg-type]
+    if sim.core.live is None:
+        # It happened upon a GATEWAY_CLOSING.
+        return
+    sim.request(link, "good")
+    sim.write(link)
+    assert sim.requested["good"] == 1
+
+
+def test_the_worker_says_who_it_is() -> None:
+    chosen = configuration(environment="branch", cpu_cores=2, memory=1024, os="linux")
+    start = wire.StartResponse(
+        connection_id="c", session_token="session", sync_token="sync"
+    )
+    frame = frames.decode(frames.worker_connect(chosen, start, started_at=1.5))
+    assert frame.kind == wire.WORKER_CONNECT
+    data = wire.WorkerConnectRequestData.FromString(frame.payload)
+    assert (data.auth_data.session_token, data.auth_data.sync_token) == (
+        "session",
+        "sync",
+    )
+    assert json.loads(data.capabilities) == {"trust_probe": "v1", "connect": "v1"}
+    assert (data.framework, data.sdk_language) == ("connect", "py")
+    assert (data.system_attributes.cpu_cores, data.system_attributes.os) == (2, "linux")
+    assert data.started_at.ToMilliseconds() == 1500
+    assert not data.HasField("max_worker_concurrency")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(200, wire.DONE), (206, wire.NOT_COMPLETED), (500, wire.ERROR), (400, wire.ERROR)],
+)
+def test_a_reply_echoes_what_the_server_wants(
+    status: int, kind: wire.SDKResponseStatus.ValueType
+) -> None:
+    outcome = Outcome(
+        status, b"body", no_retry=True, retry_after="10", request_version=1
+    )
+    reply = wire.SDKResponse.FromString(frames.reply(lease("r"), outcome))
+    assert (reply.request_id, reply.status, reply.body) == ("r", kind, b"body")
+    assert (reply.no_retry, reply.retry_after) == (True, "10")
+    assert reply.system_trace_ctx == b"{}"
+
+
+def test_the_package_of_the_wire_is_not_the_sdks() -> None:
+    assert not wire.DESCRIPTOR.package.startswith("connect.v1")

@@ -1,0 +1,402 @@
+"""LocalGateway, judged by the official worker, and by hand over the bare wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import inngest
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from inngest_connect_asgi.testing import LocalGateway
+from inngest_connect_asgi.wire import connect_pb2 as wire
+
+from .harness import close_http, make_client, make_function, off_loop, run, worker
+from .simulation import frame
+
+KEY = "signkey-test-" + "ab" * 16
+FUNCTIONS = b"""[{"id": "app-f", "name": "f",
+  "triggers": [{"event": "test"}],
+  "steps": {"step": {"id": "step", "name": "step", "retries": {"attempts": 1},
+    "runtime": {"type": "ws", "url": "wss://connect?fnId=app-f&stepId=step"}}}}]"""
+
+
+# The official worker
+
+
+@contextlib.asynccontextmanager
+async def official_worker(
+    gateway: LocalGateway, handlers: list[Any]
+) -> AsyncIterator[inngest.Inngest]:
+    """The SDK's own Connect worker."""
+    try:
+        from inngest.connect import connect
+    except ImportError as error:
+        pytest.skip(f"the official worker is not installed: {error}")
+
+    client = make_client(gateway)
+    functions = [make_function(client, h, fn_id=h.__name__) for h in handlers]
+    worker = connect([(client, functions)], shutdown_signals=[])
+    running = asyncio.ensure_future(worker.start())
+    try:
+        await off_loop(gateway.wait_for_worker)
+        yield client
+    finally:
+        await worker.close(wait=True)
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        await close_http(client)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_official_worker_runs_its_functions_here() -> None:
+    attempts = []
+
+    async def steps(ctx: inngest.Context) -> list[object]:
+        attempts.append(ctx.attempt)
+        if ctx.attempt == 0:
+            raise ValueError("once more")
+
+        async def one() -> int:
+            return 1
+
+        async def two() -> int:
+            return 2
+
+        first = await ctx.step.run("one", one)
+        both = await ctx.group.parallel(
+            (lambda: ctx.step.run("p1", one), lambda: ctx.step.run("p2", two))
+        )
+        return [first, list(both)]
+
+    async def main() -> None:
+        with LocalGateway() as gateway:
+            async with official_worker(gateway, [steps]) as client:
+                (event_id,) = await client.send(inngest.Event(name="test"))
+                result = await off_loop(gateway.wait_for_run, event_id)
+                assert result.status == "completed", result.error
+                assert result.output == [1, [1, 2]]
+                assert set(result.steps) == {"one", "p1", "p2"}
+                assert "app-steps" in gateway.functions
+        assert attempts[:2] == [0, 1]
+
+    asyncio.run(main())
+
+
+# The bare wire
+
+
+async def start(gateway: LocalGateway, key: str | None = None) -> wire.StartResponse:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient() as http:
+        answer = await http.post(f"{gateway.origin}/v0/connect/start", headers=headers)
+    answer.raise_for_status()
+    return wire.StartResponse.FromString(answer.content)
+
+
+@contextlib.asynccontextmanager
+async def opened(gateway: LocalGateway) -> AsyncIterator[Wire]:
+    answer = await start(gateway)
+    socket = await connect(
+        answer.gateway_endpoint,
+        subprotocols=[Subprotocol("v0.connect.inngest.com")],
+        max_size=None,
+        ping_interval=None,
+    )
+    try:
+        yield Wire(socket, answer)
+    finally:
+        # A transport of asyncio that is closed already has forgotten its loop.
+        with contextlib.suppress(AttributeError):
+            await socket.close()
+
+
+class Wire:
+    def __init__(self, socket: ClientConnection, start: wire.StartResponse) -> None:
+        self.socket = socket
+        self.start = start
+
+    async def send(self, kind: wire.Kind.ValueType, payload: bytes = b"") -> None:
+        await self.socket.send(frame(kind, payload))
+
+    async def receive(self, kind: wire.Kind.ValueType) -> bytes:
+        data = await asyncio.wait_for(self.socket.recv(), 10)
+        assert isinstance(data, bytes)
+        message = wire.ConnectMessage.FromString(data)
+        assert message.kind == kind, message
+        return message.payload
+
+    def hello(self, **fields: Any) -> bytes:
+        defaults: dict[str, Any] = {
+            "connection_id": self.start.connection_id,
+            "instance_id": "instance",
+            "auth_data": wire.AuthData(session_token=self.start.session_token),
+            "apps": [wire.AppConfiguration(app_name="app", functions=FUNCTIONS)],
+            "worker_manual_readiness_ack": True,
+        }
+        message = wire.WorkerConnectRequestData(**(defaults | fields))
+        return message.SerializeToString()
+
+    async def shake_hands(self) -> None:
+        await self.receive(wire.GATEWAY_HELLO)
+        await self.send(wire.WORKER_CONNECT, self.hello())
+        await self.receive(wire.GATEWAY_CONNECTION_READY)
+        await self.send(wire.WORKER_READY)
+
+    async def closed(self) -> tuple[int | None, str | None]:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await asyncio.wait_for(self.socket.recv(), 10)
+        protocol = self.socket.protocol
+        return protocol.close_code, protocol.close_reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"instance_id": ""}, "connect_worker_hello_invalid_payload"),
+        ({"apps": []}, "connect_worker_hello_invalid_payload"),
+        ({"auth_data": wire.AuthData()}, "connect_authentication_failed"),
+        (
+            {"apps": [wire.AppConfiguration(app_name="a", functions=b"[]")] * 11},
+            "connect_too_many_apps_per_connection",
+        ),
+        (
+            {"apps": [wire.AppConfiguration(app_name="a", functions=b"no JSON")]},
+            "connect_invalid_function_config",
+        ),
+    ],
+)
+def test_a_hello_that_is_refused(fields: dict[str, Any], reason: str) -> None:
+    async def main() -> None:
+        with LocalGateway() as gateway:
+            async with opened(gateway) as worker:
+                await worker.receive(wire.GATEWAY_HELLO)
+                await worker.send(wire.WORKER_CONNECT, worker.hello(**fields))
+                assert await worker.closed() == (1008, reason)
+
+    run(main)
+
+
+def test_a_first_message_that_is_no_hello() -> None:
+    async def main() -> None:
+        with LocalGateway() as gateway:
+            async with opened(gateway) as worker:
+                await worker.send(wire.WORKER_READY)
+                assert await worker.closed() == (
+                    1008,
+                    "connect_worker_hello_invalid_msg",
+                )
+
+    run(main)
+
+
+def test_requests_are_routed_only_to_a_worker_that_says_it_is_ready() -> None:
+    async def main() -> None:
+        with LocalGateway() as gateway:
+            async with opened(gateway) as worker:
+                await worker.receive(wire.GATEWAY_HELLO)
+                await worker.send(wire.WORKER_CONNECT, worker.hello())
+                await worker.receive(wire.GATEWAY_CONNECTION_READY)
+                await off_loop(gateway.send, "test")
+                await worker.send(wire.WORKER_HEARTBEAT)
+                await worker.receive(wire.GATEWAY_HEARTBEAT)
+                await worker.send(wire.WORKER_READY)
+                await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
+
+    run(main)
+
+
+def test_a_message_over_8_mib_closes_the_connection() -> None:
+    async def main() -> None:
+        with LocalGateway() as gateway:
+            async with opened(gateway) as worker:
+                await worker.shake_hands()
+                reply = wire.SDKResponse(request_id="r", body=b"x" * 8 * 1024 * 1024)
+                with contextlib.suppress(ConnectionClosed):
+                    await worker.send(wire.WORKER_REPLY, reply.SerializeToString())
+                assert (await worker.closed())[0] == 1009
+
+    run(main)
+
+
+def test_a_silent_worker_is_cut_off_after_five_intervals() -> None:
+    async def main() -> None:
+        with LocalGateway(heartbeat_interval="50ms") as gateway:
+            async with opened(gateway) as worker:
+                await worker.shake_hands()
+                assert (await worker.closed())[0] == 1006
+
+    run(main)
+
+
+def test_a_request_whose_lease_runs_out_goes_to_the_worker_again() -> None:
+    async def main() -> None:
+        with LocalGateway(lease_duration=0.2) as gateway:
+            async with opened(gateway) as worker:
+                await worker.shake_hands()
+                await off_loop(gateway.send, "test")
+                ids = []
+                for _ in range(2):
+                    data = await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
+                    request = wire.GatewayExecutorRequestData.FromString(data)
+                    ids.append(request.request_id)
+                    ack = wire.WorkerRequestAckData(request_id=request.request_id)
+                    await worker.send(wire.WORKER_REQUEST_ACK, ack.SerializeToString())
+                assert ids[0] == ids[1]
+
+    run(main)
+
+
+def test_a_lease_is_extended_with_its_newest_id_or_the_one_before() -> None:
+    async def main() -> None:
+        with LocalGateway() as gateway:
+            async with opened(gateway) as worker:
+                await worker.shake_hands()
+                await off_loop(gateway.send, "test")
+                data = await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
+                request = wire.GatewayExecutorRequestData.FromString(data)
+                ack = wire.WorkerRequestAckData(request_id=request.request_id)
+                await worker.send(wire.WORKER_REQUEST_ACK, ack.SerializeToString())
+
+                async def extend(lease_id: str) -> str:
+                    message = wire.WorkerRequestExtendLeaseData(
+                        request_id=request.request_id, lease_id=lease_id
+                    )
+                    await worker.send(
+                        wire.WORKER_REQUEST_EXTEND_LEASE, message.SerializeToString()
+                    )
+                    data = await worker.receive(wire.WORKER_REQUEST_EXTEND_LEASE_ACK)
+                    answer = wire.WorkerRequestExtendLeaseAckData.FromString(data)
+                    return answer.new_lease_id
+
+                second = await extend(request.lease_id)
+                assert second not in ("", request.lease_id)
+                assert await extend(request.lease_id) == second
+                assert await extend(second) not in ("", second)
+                assert await extend(request.lease_id) == ""
+
+    run(main)
+
+
+def test_keys_are_checked_where_there_are_any() -> None:
+    async def main() -> None:
+        with LocalGateway(signing_keys=(KEY,)) as gateway:
+            for key in (None, KEY, "wrong"):
+                with pytest.raises(httpx.HTTPStatusError, match="401"):
+                    await start(gateway, key)
+
+    run(main)
+
+
+def test_groups_that_are_excluded_are_not_handed_out() -> None:
+    async def main() -> None:
+        with LocalGateway() as gateway:
+            first = await start(gateway)
+            body = wire.StartRequest(exclude_gateways=[first.gateway_group])
+            async with httpx.AsyncClient() as http:
+                answer = await http.post(
+                    f"{gateway.origin}/v0/connect/start",
+                    content=body.SerializeToString(),
+                )
+            second = wire.StartResponse.FromString(answer.content)
+            assert second.gateway_group != first.gateway_group
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("trace", "status"), [(b"{}", 200), (b"", 400), (b"not JSON", 400)]
+)
+def test_flush_wants_a_trace_context_that_is_json(trace: bytes, status: int) -> None:
+    reply = wire.SDKResponse(request_id=str(uuid.uuid4()), system_trace_ctx=trace)
+    with LocalGateway() as gateway:
+        answer = httpx.post(
+            f"{gateway.origin}/v0/connect/flush", content=reply.SerializeToString()
+        )
+        assert answer.status_code == status
+        assert (reply.request_id in gateway.replies) == (status == 200)
+
+
+def test_events_are_taken_as_inngest_takes_them() -> None:
+    with LocalGateway() as gateway:
+        answer = httpx.post(f"{gateway.origin}/e/key", json=[{"name": "a"}] * 2)
+        assert (answer.status_code, len(answer.json()["ids"])) == (200, 2)
+        answer = httpx.post(f"{gateway.origin}/e/key", content=b"{")
+        assert answer.status_code == 400
+
+
+def test_it_waits_with_a_limit_and_says_what_happened_instead() -> None:
+    with LocalGateway() as gateway:
+        gateway.send("something/else")
+        with pytest.raises(TimeoutError, match="something/else"):
+            gateway.wait_for_worker(timeout=0.05)
+
+
+def test_it_is_as_new_after_a_reset(gateway: LocalGateway) -> None:
+    """Whatever went on: a run that never ends, and an API that is down."""
+
+    async def stuck(ctx: inngest.Context) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with worker(gateway, stuck, shutdown_timeout=0.1):
+            address = gateway.origin
+            gateway.send("test")
+            await off_loop(gateway.wait_until, lambda: gateway.executions)
+            gateway.faults.flush = 503
+            gateway.api_down()
+            await off_loop(gateway.reset)
+            assert gateway.runs == []
+            assert not gateway.executions
+            assert gateway.faults.flush is None
+            assert gateway.origin == address
+            # The worker comes back, and is the first there ever was.
+            connection = await off_loop(gateway.wait_for_worker)
+            assert connection.number == 1
+            assert list(gateway.functions) == ["app-stuck"]
+
+    run(main)
+
+
+def test_a_run_may_be_that_of_one_function(gateway: LocalGateway) -> None:
+    async def quick(ctx: inngest.Context) -> str:
+        return "quick"
+
+    async def slow(ctx: inngest.Context) -> str:
+        await ctx.step.sleep("a moment", 100)
+        return "slow"
+
+    async def main() -> None:
+        async with worker(gateway, quick, slow):
+            ended = await off_loop(lambda: gateway.run("test", function="app-slow"))
+            assert ended.output == "slow"
+
+    run(main)
+
+
+def test_it_runs_by_itself() -> None:
+    arguments = ("--api-port", "0", "--gateway-port", "0")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inngest_connect_asgi.testing", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        origin = process.stdout.readline().rpartition("INNGEST_DEV=")[2].strip()
+        answer = httpx.post(f"{origin}/e/key", json={"name": "hello"})
+        assert answer.status_code == 200
+        assert "hello" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
