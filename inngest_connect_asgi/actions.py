@@ -46,6 +46,11 @@ class Send:
     bulk: bool = False
     """It is a reply, and may be large: let every other frame overtake it."""
 
+    @property
+    def acknowledges(self) -> bool:
+        """It accepts a request, of which the app is to know before the server does."""
+        return self.request_id is not None and not self.bulk
+
 
 @dataclass(frozen=True)
 class Close:

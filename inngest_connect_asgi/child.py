@@ -93,6 +93,9 @@ class Outbox:
             self._written.clear()
             self._loop.add_writer(self._fd, self._flush)
 
+    def defer(self, callback: Callable[[], None]) -> bool:
+        return self._writer.defer(callback)
+
     def _flush(self) -> None:
         try:
             written = self._writer.flush()
@@ -132,7 +135,7 @@ async def _main(from_parent: IO[bytes], to_parent: int, version: str) -> None:
         )
     else:
         try:
-            await _run(from_parent, outbox.tell)
+            await _run(from_parent, outbox)
         except Exception:
             stopped = Stopped(traceback.format_exc())
     # First what was logged on the way.
@@ -141,14 +144,14 @@ async def _main(from_parent: IO[bytes], to_parent: int, version: str) -> None:
     await outbox.flush()
 
 
-async def _run(from_parent: IO[bytes], tell: Callable[[FromRuntime], None]) -> None:
+async def _run(from_parent: IO[bytes], outbox: Outbox) -> None:
     loop = asyncio.get_running_loop()
-    runtime = Runtime(tell)
+    runtime = Runtime(outbox.tell, outbox.defer)
     _, inbox = await loop.connect_read_pipe(lambda: Inbox(runtime), from_parent)
     start = await inbox.start
     os.environ.update(start.environ)
     # Any thread may log.
-    forwarder = LogForwarder(lambda log: loop.call_soon_threadsafe(tell, log))
+    forwarder = LogForwarder(lambda log: loop.call_soon_threadsafe(outbox.tell, log))
     logging.basicConfig(
         handlers=[forwarder], level=start.log_level, format="%(message)s"
     )

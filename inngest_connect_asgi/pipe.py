@@ -11,7 +11,7 @@ import pickle
 import struct
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -73,7 +73,7 @@ class Writer:
             with suppress(OSError):
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         self._fd = fd
-        self._backlog: deque[memoryview] = deque()
+        self._backlog: deque[memoryview | Callable[[], None]] = deque()
 
     def write(self, message: object) -> bool:
         """Write a message behind the others; returns whether all are written.
@@ -84,6 +84,17 @@ class Writer:
         self._backlog.append(encode(message))
         return len(self._backlog) == 1 and self.flush()
 
+    def defer(self, callback: Callable[[], None]) -> bool:
+        """Have :meth:`flush` call back once it has written what waits by now.
+
+        Returns:
+            ``False`` where nothing waits; then it is not called.
+        """
+        if self._backlog:
+            self._backlog.append(callback)
+            return True
+        return False
+
     def flush(self) -> bool:
         """Write what the pipe takes by now; returns whether that is all.
 
@@ -93,6 +104,10 @@ class Writer:
         try:
             while self._backlog:
                 data = self._backlog[0]
+                if not isinstance(data, memoryview):
+                    self._backlog.popleft()
+                    data()
+                    continue
                 written = os.write(self._fd, data)
                 if written < len(data):
                     self._backlog[0] = data[written:]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -40,6 +41,8 @@ PUNCTUAL = 0.001
 MAX_ANSWER_SIZE = 1024 * 1024
 """Bytes of an API answer to read at most; a real one has a few hundred."""
 
+Defer = Callable[[Callable[[], None]], bool]
+
 _HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL, asyncio.TimeoutError)
 
 
@@ -48,10 +51,18 @@ class Runtime:
 
     It does not know where it lives: messages from the app come in by
     :meth:`receive`, messages to it go out by ``tell``.
+
+    Args:
+        tell: Takes a message to the app, without waiting until it is there.
+        defer: Has a callback wait for the messages that are not there yet; returns
+            ``False``, and forgets the callback, where all are.
     """
 
-    def __init__(self, tell: Callable[[FromRuntime], None]) -> None:
+    def __init__(
+        self, tell: Callable[[FromRuntime], None], defer: Defer = lambda _: False
+    ) -> None:
         self._tell = tell
+        self._defer = defer
         self._sockets: dict[int, GatewaySocket] = {}
         self._unwritten: dict[int, GatewaySocket] = {}
         """Those that were given something to do in this turn of the loop."""
@@ -178,9 +189,8 @@ class Runtime:
                 self._probe.observe(action.message)
             self._tell(action.message)
         elif isinstance(action, Send):
-            if (socket := self._sockets.get(action.link)) is not None:
-                socket.send(action)
-                self._unwritten[action.link] = socket
+            if not (action.acknowledges and self._defer(partial(self._late, action))):
+                self._send(action)
         elif isinstance(action, StartLink):
             self._starts[action.link] = self._spawn(self._call_start(action))
         elif isinstance(action, Open):
@@ -198,6 +208,16 @@ class Runtime:
                 socket.abort()
         elif isinstance(action, Finish):
             self._ended.set_result(None)
+
+    def _send(self, frame: Send) -> None:
+        if (socket := self._sockets.get(frame.link)) is not None:
+            socket.send(frame)
+            self._unwritten[frame.link] = socket
+
+    def _late(self, acknowledgement: Send) -> None:
+        """Acknowledge a request, now that the app has it."""
+        self._send(acknowledgement)
+        self._end_turn()
 
     def _set_timer(self, due: float | None) -> None:
         if due is not None:

@@ -28,14 +28,17 @@ from inngest_connect_asgi import (
     InngestConnectMiddleware,
     StartupError,
     connect_worker,
+    pipe,
 )
 from inngest_connect_asgi.child import LogForwarder
 from inngest_connect_asgi.core import Core
-from inngest_connect_asgi.messages import FromRuntime, Log
+from inngest_connect_asgi.messages import FromRuntime, Log, Request
 from inngest_connect_asgi.process import _environment
 from inngest_connect_asgi.sdk import MAX_BODY_SIZE
 from inngest_connect_asgi.testing import LocalGateway
+from inngest_connect_asgi.testing.router import Delivery
 from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.worker import Worker
 
 from .harness import (
     bare_app,
@@ -378,6 +381,61 @@ def test_killed_with_twenty_runs_in_flight_it_loses_none(
         assert set(gateway.replies) == {d.request_id for d in deliveries}
 
     run(main)
+
+
+def test_nothing_is_acknowledged_that_has_not_left_the_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = threading.Event()
+    reading = Worker._tell
+
+    def tell(worker: Worker, message: FromRuntime) -> None:
+        if isinstance(message, Request):
+            read.wait()
+        reading(worker, message)
+
+    monkeypatch.setattr(Worker, "_tell", tell)
+
+    async def main(gateway: LocalGateway) -> None:
+        calls = 0
+
+        async def count(ctx: inngest.Context) -> None:
+            nonlocal calls
+            calls += 1
+
+        def send(request_id: str | None = None) -> Delivery:
+            payload = call_request({"x": "x" * pipe.PIPE_SIZE})
+            return gateway.request("app-count", payload, request_id=request_id)
+
+        async with worker(gateway, count, isolation="process"):
+            first = the_child()
+            sent = [send() for _ in range(8)]
+            try:
+                await off_loop(sent[0].wait_for_ack)
+                # It has read the requests before it sends the second of these.
+                beats = len(gateway.received("WORKER_HEARTBEAT"))
+                await off_loop(
+                    gateway.wait_until,
+                    lambda: len(gateway.received("WORKER_HEARTBEAT")) > beats + 1,
+                )
+                os.kill(first, signal.SIGKILL)
+                await off_loop(wait_gone, first, 5)
+            finally:
+                read.set()
+            await off_loop(
+                gateway.wait_until,
+                lambda: len(gateway.connections) == 2 and gateway.ready_connections,
+            )
+            lost = [each for each in sent if not each.acked_by]
+            assert lost
+            for each in sent:
+                if each in lost:
+                    send(each.request_id)
+                assert (await off_loop(each.wait_for_reply, 15)).status == wire.DONE
+        assert calls == len(sent)
+
+    with LocalGateway(heartbeat_interval="200ms") as gateway:
+        run(lambda: main(gateway))
 
 
 def test_a_new_child_takes_over_the_leases(gateway: LocalGateway) -> None:
