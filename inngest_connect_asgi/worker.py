@@ -56,6 +56,9 @@ STOP_GRACE = 5.0
 LOGGERS = ("inngest_connect_asgi", "asyncio", "httpcore", "httpx", "websockets")
 """Whoever logs in the runtime."""
 
+RUNS_PER_TURN = 8
+"""Runs to start in one turn of the app's event loop, which has requests to serve."""
+
 THREAD_NAME = "inngest-connect-function"
 """How the threads of synchronous functions are named, with a number behind."""
 
@@ -86,7 +89,9 @@ class Worker:
         self._offered: dict[str, Request] = {}
         self._running: dict[str, _Run] = {}
         self._waiting: deque[Request] = deque()
-        """Acknowledged, and more than may run at once."""
+        """Acknowledged, and not started yet."""
+        self._starting = False
+        """Whether the next turn of the loop starts some of them."""
         self._undelivered: dict[str, Result] = {}
         self._settled: deque[str] = deque(maxlen=SETTLED_REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -294,14 +299,12 @@ class Worker:
     def _receive(self, messages: list[FromRuntime]) -> None:
         for message in messages:
             self._handle(message)
+        if not self._starting:
+            self._start_runs()
 
     def _handle(self, message: FromRuntime) -> None:
         if isinstance(message, Request):
-            limit = self._settings.max_worker_concurrency
-            if limit is not None and len(self._tasks) >= limit:
-                self._waiting.append(message)
-            else:
-                self._start_run(message)
+            self._waiting.append(message)
         elif isinstance(message, Ping):
             self._supervisor.send(Pong(message.number))
         elif isinstance(message, State):
@@ -312,16 +315,26 @@ class Worker:
             # Whoever waits for a connection waits in vain.
             self._ready.set()
 
-    def _start_run(self, request: Request) -> None:
-        name = request.lease.function_slug
-        task = self._loop.create_task(self._run(request), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._end_run)
+    def _start_runs(self) -> None:
+        """Start what waits, as far as it may run, and no more in one turn."""
+        self._starting = False
+        limit = self._settings.max_worker_concurrency
+        for _ in range(RUNS_PER_TURN):
+            if not self._waiting or (limit is not None and len(self._tasks) >= limit):
+                return
+            request = self._waiting.popleft()
+            name = request.lease.function_slug
+            task = self._loop.create_task(self._run(request), name=name)
+            self._tasks.add(task)
+            task.add_done_callback(self._end_run)
+        if self._waiting:
+            self._starting = True
+            self._loop.call_soon(self._start_runs)
 
     def _end_run(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if self._waiting:
-            self._start_run(self._waiting.popleft())
+        if self._waiting and not self._starting:
+            self._start_runs()
 
     async def _run(self, request: Request) -> None:
         runner = self._runners[request.app_name]

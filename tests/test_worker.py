@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import datetime
+import itertools
 import json
 import threading
 import time
@@ -19,6 +20,7 @@ import pytest
 from inngest_connect_asgi import InngestConnectMiddleware
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.worker import RUNS_PER_TURN
 
 from .harness import (
     StartupFailed,
@@ -351,6 +353,36 @@ def test_runs_no_more_at_once_than_it_said(gateway: LocalGateway) -> None:
             for delivery in deliveries:
                 await off_loop(delivery.wait_for_reply)
             assert gate.calls == 4
+
+    run(main)
+
+
+def test_many_runs_at_once_leave_the_apps_loop_turns_of_its_own(
+    gateway: LocalGateway,
+) -> None:
+    gate, hold = gated()
+    many = 5 * RUNS_PER_TURN
+    started: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def turn() -> None:
+            started.append(gate.calls)
+            if gate.calls < many:
+                loop.call_soon(turn)
+
+        async with worker(gateway, hold):
+            deliveries = [gateway.request("app-hold") for _ in range(many)]
+            # On the loop, which finds all of them when it goes on.
+            for delivery in deliveries:
+                delivery.wait_for_ack()
+            turn()
+            gate.opened.set()
+            for delivery in deliveries:
+                await off_loop(delivery.wait_for_reply)
+        at_once = [after - before for before, after in itertools.pairwise(started)]
+        assert 0 < max(at_once) <= RUNS_PER_TURN
 
     run(main)
 
