@@ -52,7 +52,7 @@ class LogForwarder(logging.Handler):
             for name, value in vars(record).items()
             if name not in _STANDARD and isinstance(value, _PLAIN)
         }
-        self._tell(Log(record.levelno, text, extra, record.name))
+        self._tell(Log(record.levelno, text, extra, record.name, record.created))
 
 
 class Inbox(asyncio.Protocol):

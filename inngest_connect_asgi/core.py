@@ -266,7 +266,7 @@ class Core:
             self._touch(now)
         if self.paused:
             self.paused = False
-            self._log(logging.INFO, "The app's event loop answers again")
+            self._log(logging.INFO, "The app's event loop answers again", now)
             # What was paused stays so: only a new connection gets requests.
             if not self.stopping:
                 self._reconnects_for = APP_STALLED
@@ -369,7 +369,7 @@ class Core:
             self._flush_backoff.reset()
             self.replies.given_up += 1
             self._settle(request_id, now)
-            self._log_given_up(reply, error)
+            self._log_given_up(reply, error, now)
         else:
             first = self._flush_backoff.failures == 0
             delay = self._flush_backoff.fail()
@@ -377,7 +377,7 @@ class Core:
                 delay = 0.0
             else:
                 self._error(
-                    "Could not flush a reply; it is kept and tried again", error
+                    "Could not flush a reply; it is kept and tried again", error, now
                 )
             self._flush_at = now + delay
             self.replies.flush_failed(request_id)
@@ -435,7 +435,8 @@ class Core:
             self.paused = True
             if self.live is not None:
                 self._pause(self.live)
-            self._log(logging.WARNING, "Takes no requests until the app answers again")
+            text = "Takes no requests until the app answers again"
+            self._log(logging.WARNING, text, now)
             self._touch(now, at_once=True)
 
     @property
@@ -616,6 +617,7 @@ class Core:
         self._log(
             logging.INFO,
             "Connected to Inngest",
+            now,
             connection_id=link.connection_id,
             gateway_group=link.gateway_group,
         )
@@ -685,11 +687,13 @@ class Core:
             self._log(
                 logging.WARNING,
                 f"Lost the connection to Inngest: {self.last_error}; reconnecting",
+                now,
                 connection_id=link.connection_id,
                 gateway_group=link.gateway_group,
             )
         else:
-            self._error("Could not connect to Inngest; trying again", self.last_error)
+            text = "Could not connect to Inngest; trying again"
+            self._error(text, self.last_error, now)
         self._touch(now, at_once=True)
 
     def _stable(self, link: Link, now: float) -> bool:
@@ -770,6 +774,7 @@ class Core:
         self._log(
             logging.INFO,
             "The gateway is closing; moving to another one",
+            now,
             connection_id=link.connection_id,
             gateway_group=link.gateway_group,
         )
@@ -851,6 +856,7 @@ class Core:
                 logging.WARNING,
                 "The runtime died as it took a request, and its lease is lost; "
                 "the server will run it again",
+                now,
                 request_id=request_id,
                 run_id=lease.run_id,
                 function_id=lease.function_slug,
@@ -861,6 +867,7 @@ class Core:
                 logging.WARNING,
                 "The server took back the lease of a running request; "
                 "another worker may run it too",
+                now,
                 request_id=request_id,
                 run_id=lease.run_id,
                 function_id=lease.function_slug,
@@ -893,16 +900,17 @@ class Core:
             self._flush_keys[request_id] = self._signing_key
             self._do(Flush(request_id, reply.body, self._signing_key))
 
-    def _give_up_overflow(self) -> None:
+    def _give_up_overflow(self, now: float) -> None:
         for reply in self.replies.overflow():
             self._do(Tell(Delivered(reply.lease.request_id)))
-            self._log_given_up(reply, "the reply buffer is full")
+            self._log_given_up(reply, "the reply buffer is full", now)
 
-    def _log_given_up(self, reply: Reply, why: str) -> None:
+    def _log_given_up(self, reply: Reply, why: str, now: float) -> None:
         self._log(
             logging.ERROR,
             f"Gave up a reply that the server has not confirmed: {why} "
             f"({_name(reply.lease)})",
+            now,
             request_id=reply.lease.request_id,
             run_id=reply.lease.run_id,
             function_id=reply.lease.function_slug,
@@ -919,7 +927,7 @@ class Core:
             return
         if timed_out:
             self._stop_at = None
-            self._abandon()
+            self._abandon(now)
         self._retry_at = None
         for link in list(self._links.values()):
             if link.usable:
@@ -931,7 +939,7 @@ class Core:
             self._stop_at = self._state_at = None
             self._finished = True
 
-    def _abandon(self) -> None:
+    def _abandon(self, now: float) -> None:
         # First of all: what is given up below must not be taken for new.
         for link in self._links.values():
             self._withdraw(link)
@@ -941,6 +949,7 @@ class Core:
                 logging.ERROR,
                 "Shut down before a run finished; the server will run it elsewhere "
                 f"({_name(lease)})",
+                now,
                 request_id=lease.request_id,
                 run_id=lease.run_id,
                 function_id=lease.function_slug,
@@ -952,7 +961,7 @@ class Core:
         for reply in list(self.replies):
             self.replies.settle(reply.lease.request_id)
             self.replies.given_up += 1
-            self._log_given_up(reply, "the worker had to shut down")
+            self._log_given_up(reply, "the worker had to shut down", now)
 
     # Telling.
 
@@ -962,7 +971,7 @@ class Core:
             if len(self._links) > 1:
                 self._retire(now)
             if self.replies.waiting:
-                self._give_up_overflow()
+                self._give_up_overflow(now)
                 self._flush(now)
             if self.stopping:
                 self._wind_up(now)
@@ -990,21 +999,21 @@ class Core:
     def _send(self, link: Link, kind: wire.Kind.ValueType) -> None:
         self._do(Send(link.id, frames.encode(kind)))
 
-    def _log(self, level: int, message: str, **extra: object) -> None:
-        self._do(Tell(Log(level, message, extra)))
+    def _log(self, level: int, message: str, now: float, **extra: object) -> None:
+        self._do(Tell(Log(level, message, extra, at=self.epoch + now)))
 
     def _warn(self, key: str, message: str, now: float) -> None:
         """Log once in the life of a connection what the network can repeat."""
         if key not in self._warned and len(self._warned) < WARNINGS_REMEMBERED:
             self._warned.add(key)
-            self._log(logging.WARNING, message)
+            self._log(logging.WARNING, message, now)
         self._touch(now)
 
-    def _error(self, message: str, error: str) -> None:
+    def _error(self, message: str, error: str, now: float) -> None:
         """Log an error once, for as long as it stays the same."""
         if error not in self._warned and len(self._warned) < WARNINGS_REMEMBERED:
             self._warned.add(error)
-            self._log(logging.ERROR, f"{message}: {error}")
+            self._log(logging.ERROR, f"{message}: {error}", now)
 
     @property
     def connection(self) -> str:

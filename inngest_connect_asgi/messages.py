@@ -354,6 +354,8 @@ class Log:
     extra: dict[str, object] = field(default_factory=dict)
     name: str = "inngest_connect_asgi"
     """The logger."""
+    at: float | None = None
+    """Unix seconds; ``None`` for when the app gets it."""
 
 
 @dataclass(frozen=True)

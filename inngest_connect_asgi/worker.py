@@ -374,7 +374,7 @@ class _Tree(logging.Handler):
 
 
 def _record(message: Log) -> logging.LogRecord:
-    return logger.makeRecord(
+    record = logger.makeRecord(
         message.name,
         message.level,
         __file__,
@@ -384,6 +384,12 @@ def _record(message: Log) -> logging.LogRecord:
         None,
         extra=message.extra,
     )
+    if message.at is not None:
+        # A process that is kept from its pipe gets to read it late.
+        record.relativeCreated += (message.at - record.created) * 1000
+        record.created = message.at
+        record.msecs = message.at % 1 * 1000
+    return record
 
 
 def _is_event_loop(frame: FrameType) -> bool:

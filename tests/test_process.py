@@ -38,7 +38,7 @@ from inngest_connect_asgi.sdk import MAX_BODY_SIZE
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.router import Delivery
 from inngest_connect_asgi.wire import connect_pb2 as wire
-from inngest_connect_asgi.worker import Worker
+from inngest_connect_asgi.worker import Worker, _record
 
 from .harness import (
     bare_app,
@@ -206,11 +206,21 @@ def test_a_log_record_crosses_whole_and_as_plain_data() -> None:
     except ZeroDivisionError:
         log.exception("it broke")
     opened, broke = (pickle.loads(pickle.dumps(told.get_nowait())) for _ in range(2))
-    plain = {"attempt": 3, "url": "ws://a", "reason": None}
-    assert opened == Log(logging.DEBUG, "opened it", plain, "of the child")
+    assert (opened.level, opened.name) == (logging.DEBUG, "of the child")
+    assert opened.message == "opened it"
+    assert opened.extra == {"attempt": 3, "url": "ws://a", "reason": None}
+    assert isinstance(opened.at, float)
     assert (broke.level, broke.name) == (logging.ERROR, "of the child")
     first, *rest = broke.message.splitlines()
     assert (first, rest[-1]) == ("it broke", "ZeroDivisionError: of mine")
+
+
+def test_a_log_record_bears_the_time_at_which_it_was_made() -> None:
+    record = _record(Log(logging.INFO, "of the child", at=1000000000.25))
+    formatter = logging.Formatter("%(asctime)s")
+    formatter.converter = time.gmtime
+    assert formatter.format(record) == "2001-09-09 01:46:40,250"
+    assert record.relativeCreated < 0
 
 
 def test_a_log_record_that_is_wrong_hurts_nobody(
