@@ -258,6 +258,28 @@ def test_a_request_whose_lease_runs_out_goes_to_the_worker_again() -> None:
     run(main)
 
 
+def test_a_report_of_steps_that_makes_no_sense_ends_the_run() -> None:
+    async def main() -> None:
+        with LocalGateway() as gateway:
+            async with opened(gateway) as worker:
+                await worker.shake_hands()
+                event_id = await off_loop(gateway.send, "test")
+                data = await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
+                reply = wire.SDKResponse(
+                    request_id=wire.GatewayExecutorRequestData.FromString(
+                        data
+                    ).request_id,
+                    status=wire.NOT_COMPLETED,
+                    body=b'[{"id": "step", "op": "Sleep", "opts": ["1s"]}]',
+                )
+                await worker.send(wire.WORKER_REPLY, reply.SerializeToString())
+                ended = await off_loop(gateway.wait_for_run, event_id)
+        assert ended.status == "failed"
+        assert "LocalGateway could not run it" in str(ended.error)
+
+    run(main)
+
+
 def test_a_lease_is_extended_with_its_newest_id_or_the_one_before() -> None:
     async def main() -> None:
         with LocalGateway() as gateway:

@@ -153,7 +153,7 @@ class Executor:
         run = Run(ulid.new(), function, [event])
         self.runs.append(run)
         self._note(run)
-        self._spawn(self._discover(run))
+        self._spawn(self._drive(run))
         return run
 
     def find(self, run_id: str) -> Run | None:
@@ -176,6 +176,14 @@ class Executor:
         )
 
     # Runs
+
+    async def _drive(self, run: Run) -> None:
+        try:
+            await self._discover(run)
+        except Exception as exc:
+            # Whoever waits for the run is to see what it was that did not work.
+            message = f"LocalGateway could not run it: {type(exc).__name__}: {exc}"
+            self._end(run, "failed", error={"name": "Error", "message": message})
 
     async def _discover(self, run: Run) -> None:
         """Call the function until it ends or waits for parallel steps."""
