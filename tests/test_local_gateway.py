@@ -265,10 +265,9 @@ def test_a_report_of_steps_that_makes_no_sense_ends_the_run() -> None:
                 await worker.shake_hands()
                 event_id = await off_loop(gateway.send, "test")
                 data = await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
+                request = wire.GatewayExecutorRequestData.FromString(data)
                 reply = wire.SDKResponse(
-                    request_id=wire.GatewayExecutorRequestData.FromString(
-                        data
-                    ).request_id,
+                    request_id=request.request_id,
                     status=wire.NOT_COMPLETED,
                     body=b'[{"id": "step", "op": "Sleep", "opts": ["1s"]}]',
                 )
