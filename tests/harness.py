@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -127,7 +128,13 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
 
     async def checked() -> T:
         result = await main()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
+        left = {
+            task
+            for task in asyncio.all_tasks() - {asyncio.current_task()}
+            # Not those with which the loop itself closes an async generator that the
+            # garbage collector has found.
+            if inspect.iscoroutine(task.get_coro())
+        }
         assert not left, left
         return result
 
