@@ -56,7 +56,7 @@ STOP_GRACE = 5.0
 LOGGERS = ("inngest_connect_asgi", "asyncio", "httpcore", "httpx", "websockets")
 """Whoever logs in the runtime."""
 
-RUNS_PER_TURN = 8
+RUNS_PER_TURN = 4
 """Runs to start in one turn of the app's event loop, which has requests to serve."""
 
 THREAD_NAME = "inngest-connect-function"
