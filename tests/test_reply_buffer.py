@@ -15,7 +15,7 @@ from .servers import Uvicorn
 RUNS = 10_000
 SIZE = 20_000
 """Bytes of each output: 200 MB in all."""
-BATCH = 500
+BATCH = 1000
 """How many end at once."""
 BOUND = 8 * 1024 * 1024
 
