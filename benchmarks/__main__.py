@@ -5,7 +5,7 @@
     python -m benchmarks --quick          a minute, to see that all of it works
     python -m benchmarks --loop uvloop    the apps on another event loop
 
-All of it takes about twelve minutes, however slow the machine is: what does not fit
+All of it takes about a quarter of an hour, however slow the machine is: what does not fit
 is measured in fewer rounds.
 """
 
@@ -56,7 +56,7 @@ FULL = Plan(
     speed=Rounds(12, 270),
     startup=Rounds(5, 80),
     web=Rounds(3, 150),
-    scale=Rounds(3, 150),
+    scale=Rounds(3, 300),
     short=0.3,
     long=0.5,
     cells=speed.CELLS,
