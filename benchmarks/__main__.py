@@ -5,7 +5,7 @@
     python -m benchmarks --quick          a minute, to see that all of it works
     python -m benchmarks --loop uvloop    the apps on another event loop
 
-All of it takes about a quarter of an hour, however slow the machine is: what does not fit
+All of it takes a quarter of an hour, however slow the machine is: what does not fit
 is measured in fewer rounds.
 """
 
@@ -49,6 +49,8 @@ class Plan:
     loads: Sequence[Load]
     levels: Sequence[int]
     apps: Sequence[int]
+    pause: float
+    """Seconds between one loss and the next."""
 
 
 FULL = Plan(
@@ -63,6 +65,7 @@ FULL = Plan(
     loads=web.LOADS,
     levels=scale.LEVELS,
     apps=scale.APPS,
+    pause=1.2,
 )
 QUICK = Plan(
     speed=Rounds(1, 0),
@@ -75,6 +78,7 @@ QUICK = Plan(
     loads=[load for load in web.LOADS if load.concurrency in (0, 50)],
     levels=(1, 200),
     apps=(2,),
+    pause=0.1,
 )
 
 
@@ -98,7 +102,7 @@ def measure_speed(plan: Plan, loop: str) -> Report:
 
 
 def measure_startup(plan: Plan, loop: str) -> Report:
-    found = startup.measure(names(), rounds=plan.startup, loop=loop)
+    found = startup.measure(names(), rounds=plan.startup, pause=plan.pause, loop=loop)
     return Report(f"## Start, loss and drain\n\n{startup.report(found)}", {})
 
 

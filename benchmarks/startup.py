@@ -15,9 +15,6 @@ from .targets import TITLES, Target
 
 __all__ = ["Startup", "measure", "report"]
 
-PAUSE = 1.2
-"""Seconds between one loss and the next: none is a series of failures."""
-
 IMPORTS = {
     "inngest": [
         "inngest",
@@ -46,8 +43,15 @@ def measure(
     names: Sequence[str],
     *,
     rounds: Rounds,
+    pause: float,
     loop: str = "asyncio",
 ) -> Startup:
+    """Measure each worker anew in every round.
+
+    Args:
+        pause: Seconds between one loss and the next. After more than one, a worker
+            does not take it for a series of failures.
+    """
     found = Startup()
     for _ in rounds.run("start-up"):
         for name in (*names, "none"):
@@ -55,7 +59,7 @@ def measure(
                 found.ready.setdefault(name, []).append(target.wait_ready())
                 if target.connects:
                     for what, figures in (("drop", found.drop), ("drain", found.drain)):
-                        time.sleep(PAUSE)
+                        time.sleep(pause)
                         figures.setdefault(name, []).append(target.generator.ask(what))
         for modules in (each for group in IMPORTS.values() for each in group):
             found.imports.setdefault(modules, []).append(import_time(modules))
