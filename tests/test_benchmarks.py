@@ -17,6 +17,7 @@ FIGURE = re.compile(r"\d")
 
 
 @pytest.mark.timeout(170)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the SDK's connect
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_gives_figures(part: str) -> None:
     try:
