@@ -189,7 +189,9 @@ class Runtime:
                 self._probe.observe(action.message)
             self._tell(action.message)
         elif isinstance(action, Send):
-            if not (action.acknowledges and self._defer(partial(self._late, action))):
+            if not (
+                action.acknowledges and self._defer(partial(self._acknowledge, action))
+            ):
                 self._send(action)
         elif isinstance(action, StartLink):
             self._starts[action.link] = self._spawn(self._call_start(action))
@@ -214,9 +216,9 @@ class Runtime:
             socket.send(frame)
             self._unwritten[frame.link] = socket
 
-    def _late(self, acknowledgement: Send) -> None:
+    def _acknowledge(self, frame: Send) -> None:
         """Acknowledge a request, now that the app has it."""
-        self._send(acknowledgement)
+        self._send(frame)
         self._end_turn()
 
     def _set_timer(self, due: float | None) -> None:
