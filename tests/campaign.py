@@ -44,7 +44,7 @@ from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.gateway import call_request
 from inngest_connect_asgi.testing.router import Delivery
 
-from .harness import off_loop, worker
+from .harness import off_loop, tasks_left, worker
 from .processes import children, own_memory
 from .servers import Metronome
 
@@ -246,9 +246,7 @@ class Campaign:
                 for _ in range(20):
                     await off_loop(self._send)
                 await off_loop(self.gateway.drain)
-        self.ledger.leaked.update(
-            task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}
-        )
+        self.ledger.leaked.update(task.get_name() for task in tasks_left())
 
     def _function(self) -> Callable[..., object]:
         async def work(ctx: inngest.Context) -> str:

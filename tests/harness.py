@@ -123,18 +123,23 @@ async def until(predicate: Callable[[], object], timeout: float = 10.0) -> None:
         await asyncio.sleep(0.02)
 
 
+def tasks_left() -> set[asyncio.Task[Any]]:
+    """Tasks on the running loop that somebody has begun, besides this one."""
+    return {
+        task
+        for task in asyncio.all_tasks() - {asyncio.current_task()}
+        # Not those with which the loop itself closes an async generator that the
+        # garbage collector has found.
+        if inspect.iscoroutine(task.get_coro())
+    }
+
+
 def run(main: Callable[[], Awaitable[T]]) -> T:
     """Run a test's coroutine, and see that it left no task behind."""
 
     async def checked() -> T:
         result = await main()
-        left = {
-            task
-            for task in asyncio.all_tasks() - {asyncio.current_task()}
-            # Not those with which the loop itself closes an async generator that the
-            # garbage collector has found.
-            if inspect.iscoroutine(task.get_coro())
-        }
+        left = tasks_left()
         assert not left, left
         return result
 
