@@ -27,13 +27,14 @@ _HEADER = struct.Struct("!I")
 
 
 def encode(message: object) -> memoryview:
-    file = io.BytesIO(bytes(_HEADER.size))
-    file.seek(_HEADER.size)
     # Into a file, large payloads are copied only once.
+    file = io.BytesIO()
+    file.write(bytes(_HEADER.size))
     pickle.dump(message, file, protocol=pickle.HIGHEST_PROTOCOL)
-    data = file.getbuffer()
-    _HEADER.pack_into(data, 0, len(data) - _HEADER.size)
-    return data
+    length = file.tell() - _HEADER.size
+    file.seek(0)
+    file.write(_HEADER.pack(length))
+    return memoryview(file.getvalue())
 
 
 class Decoder:
