@@ -6,17 +6,14 @@ import asyncio
 import logging
 import logging.handlers
 import queue
-import sys
-import sysconfig
 import threading
 import traceback
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import Any
 
-from . import integrations
+from . import integrations, whereabouts
 from .config import Settings
 from .core import SETTLED_REMEMBERED
 from .errors import StartupError
@@ -61,12 +58,6 @@ RUNS_PER_TURN = 4
 
 THREAD_NAME = "inngest-connect-function"
 """How the threads of synchronous functions are named, with a number behind."""
-
-LIBRARIES = (
-    "<",
-    *{path for name, path in sysconfig.get_paths().items() if name.endswith("lib")},
-)
-"""Where files begin that are not the app's."""
 
 logger = logging.getLogger("inngest_connect_asgi")
 
@@ -254,22 +245,7 @@ class Worker:
             self._records.put(_record(message))
 
     def _log_stall(self, message: Stalled) -> None:
-        frames = sys._current_frames()
-        frame = frames.get(self._thread_id)
-        if frame is not None and not _is_event_loop(frame):
-            what = f"it is in {_where(frame)}"
-        else:
-            # Nothing runs there: the interpreter's lock is elsewhere.
-            busy = [
-                _where(frames[thread.ident])
-                for thread in threading.enumerate()
-                if thread.name.startswith(THREAD_NAME)
-                and thread.ident in frames
-                and not _is_idle(frames[thread.ident])
-            ]
-            what = "it waits for the interpreter's lock"
-            if busy:
-                what += f", which one of these may keep: {'; '.join(busy)}"
+        what = whereabouts.of_event_loop(self._thread_id, THREAD_NAME)
         text = f"The app's event loop has not answered for {message.lag:.1f} s; {what}"
         self._log(Log(logging.WARNING, text))
 
@@ -390,33 +366,3 @@ def _record(message: Log) -> logging.LogRecord:
         record.created = message.at
         record.msecs = message.at % 1 * 1000
     return record
-
-
-def _is_event_loop(frame: FrameType) -> bool:
-    """Whether a thread is between two callbacks of its event loop.
-
-    uvloop has no frames of its own: there it is where the loop was started.
-    """
-    module = str(frame.f_globals.get("__name__", ""))
-    return module.partition(".")[0] in ("asyncio", "selectors", "uvloop")
-
-
-def _is_idle(frame: FrameType) -> bool:
-    """Whether a thread of a pool waits for work."""
-    return frame.f_globals.get("__name__") == "concurrent.futures.thread"
-
-
-def _where(frame: FrameType) -> str:
-    """The function that runs, and the app's own one that called it."""
-    caller: FrameType | None = frame
-    while caller is not None and not _is_event_loop(caller):
-        if not caller.f_code.co_filename.startswith(LIBRARIES):
-            called_by = "" if caller is frame else f", called by {_name(caller)}"
-            return _name(frame) + called_by
-        caller = caller.f_back
-    return _name(frame)
-
-
-def _name(frame: FrameType) -> str:
-    code = frame.f_code
-    return f"{code.co_name} ({code.co_filename}:{frame.f_lineno})"
