@@ -104,14 +104,14 @@ class Writer:
         """
         try:
             while self._backlog:
-                data = self._backlog[0]
-                if not isinstance(data, memoryview):
+                first = self._backlog[0]
+                if not isinstance(first, memoryview):
                     self._backlog.popleft()
-                    data()
+                    first()
                     continue
-                written = os.write(self._fd, data)
-                if written < len(data):
-                    self._backlog[0] = data[written:]
+                written = os.write(self._fd, first)
+                if written < len(first):
+                    self._backlog[0] = first[written:]
                 else:
                     self._backlog.popleft()
         except BlockingIOError:
