@@ -27,6 +27,7 @@ Stopped   run → app the runtime has ended; last of all
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 __all__ = [
@@ -354,8 +355,8 @@ class Log:
     extra: dict[str, object] = field(default_factory=dict)
     name: str = "inngest_connect_asgi"
     """The logger."""
-    at: float | None = None
-    """Unix seconds; ``None`` for when the app gets it."""
+    at: float = field(default_factory=time.time)
+    """When it was made, in Unix seconds."""
 
 
 @dataclass(frozen=True)

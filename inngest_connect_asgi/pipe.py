@@ -34,6 +34,7 @@ def encode(message: object) -> memoryview:
     length = file.tell() - _HEADER.size
     file.seek(0)
     file.write(_HEADER.pack(length))
+    # Not its buffer: a file that is collected together with that can't be closed.
     return memoryview(file.getvalue())
 
 

@@ -360,9 +360,8 @@ def _record(message: Log) -> logging.LogRecord:
         None,
         extra=message.extra,
     )
-    if message.at is not None:
-        # A process that is kept from its pipe gets to read it late.
-        record.relativeCreated += (message.at - record.created) * 1000
-        record.created = message.at
-        record.msecs = message.at % 1 * 1000
+    # A process that is kept from its pipe gets to read it late.
+    record.relativeCreated += (message.at - record.created) * 1000
+    record.created = message.at
+    record.msecs = message.at % 1 * 1000
     return record

@@ -74,6 +74,14 @@ def the_child(pid: int | None = None) -> int:
     return child
 
 
+async def replaced(gateway: LocalGateway) -> None:
+    """Wait until a second connection is there for the first."""
+    await off_loop(
+        gateway.wait_until,
+        lambda: len(gateway.connections) == 2 and gateway.ready_connections,
+    )
+
+
 def call_request(data: dict[str, object]) -> bytes:
     """The body of a request whose event has this data."""
     event = {"name": "test", "data": data, "id": "e", "ts": 1}
@@ -177,10 +185,7 @@ def test_its_log_records_come_out_of_the_apps_logging(
     async def main() -> None:
         async with worker(gateway, noop, isolation="process"):
             await off_loop(gateway.drop)
-            await off_loop(
-                gateway.wait_until,
-                lambda: len(gateway.connections) == 2 and gateway.ready_connections,
-            )
+            await replaced(gateway)
 
     run(main)
     records = {record.getMessage(): record for record in caplog.records}
@@ -206,10 +211,10 @@ def test_a_log_record_crosses_whole_and_as_plain_data() -> None:
     except ZeroDivisionError:
         log.exception("it broke")
     opened, broke = (pickle.loads(pickle.dumps(told.get_nowait())) for _ in range(2))
-    assert (opened.level, opened.name) == (logging.DEBUG, "of the child")
-    assert opened.message == "opened it"
-    assert opened.extra == {"attempt": 3, "url": "ws://a", "reason": None}
-    assert isinstance(opened.at, float)
+    plain = {"attempt": 3, "url": "ws://a", "reason": None}
+    made = opened.at
+    assert opened == Log(logging.DEBUG, "opened it", plain, "of the child", made)
+    assert isinstance(made, float)
     assert (broke.level, broke.name) == (logging.ERROR, "of the child")
     first, *rest = broke.message.splitlines()
     assert (first, rest[-1]) == ("it broke", "ZeroDivisionError: of mine")
@@ -432,10 +437,7 @@ def test_nothing_is_acknowledged_that_has_not_left_the_child(
                 await off_loop(wait_gone, first, 5)
             finally:
                 read.set()
-            await off_loop(
-                gateway.wait_until,
-                lambda: len(gateway.connections) == 2 and gateway.ready_connections,
-            )
+            await replaced(gateway)
             lost = [each for each in sent if not each.acked_by]
             assert lost
             for each in sent:
@@ -461,10 +463,7 @@ def test_a_new_child_takes_over_the_leases(gateway: LocalGateway) -> None:
             event_id = gateway.send("test")
             await entered.wait()
             os.kill(the_child(), signal.SIGKILL)
-            await off_loop(
-                gateway.wait_until,
-                lambda: len(gateway.connections) == 2 and gateway.ready_connections,
-            )
+            await replaced(gateway)
             second = gateway.ready_connections[-1]
             await off_loop(
                 gateway.wait_until,
@@ -490,10 +489,7 @@ def test_a_new_child_runs_nothing_that_is_over(gateway: LocalGateway) -> None:
             delivery = gateway.request("app-count")
             await off_loop(delivery.wait_for_reply)
             os.kill(the_child(), signal.SIGKILL)
-            await off_loop(
-                gateway.wait_until,
-                lambda: len(gateway.connections) == 2 and gateway.ready_connections,
-            )
+            await replaced(gateway)
             gateway.request("app-count", request_id=delivery.request_id)
             await off_loop(gateway.wait_until, lambda: len(delivery.acked_by) == 2)
             other = gateway.request("app-count")
