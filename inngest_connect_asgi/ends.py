@@ -1,0 +1,93 @@
+"""Tasks, threads and callbacks whose end is always told, whatever is raised.
+
+Everything of this package that runs by itself is started in here. What is raised in
+a place where nobody foresaw it reaches whoever waits, who makes of it a result, a
+lost connection or a crash: never a silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec
+
+__all__ = ["Ended", "guarded", "spawn", "start_thread"]
+
+P = ParamSpec("P")
+
+Ended = Callable[[BaseException | None], object]
+"""Is called once with what ended it: ``None`` where it simply returned."""
+
+
+def spawn(
+    coroutine: Coroutine[Any, Any, None], ended: Ended, *, name: str | None = None
+) -> asyncio.Task[None]:
+    """Run a coroutine as a task on the running loop.
+
+    Args:
+        ended: Is called on the loop, with :class:`asyncio.CancelledError` where the
+            task was cancelled.
+    """
+    task = asyncio.get_running_loop().create_task(_contained(coroutine), name=name)
+
+    def tell(task: asyncio.Task[BaseException | None]) -> None:
+        if task.cancelled():
+            ended(asyncio.CancelledError())
+        else:
+            ended(task.exception() or task.result())
+
+    task.add_done_callback(tell)
+    return task  # type: ignore[return-value]
+
+
+async def _contained(coroutine: Coroutine[Any, Any, None]) -> BaseException | None:
+    # A SystemExit that leaves a task leaves its loop as well.
+    try:
+        await coroutine
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return error
+    return None
+
+
+def start_thread(
+    target: Callable[[], object], ended: Ended, *, name: str
+) -> threading.Thread:
+    """Run ``target`` in a daemon thread: an exit of the process does not wait for it.
+
+    Args:
+        ended: Is called in that thread, last of all.
+
+    Raises:
+        RuntimeError: The system gives no more threads.
+    """
+
+    def run() -> None:
+        try:
+            target()
+        except BaseException as error:
+            ended(error)
+        else:
+            ended(None)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def guarded(
+    callback: Callable[P, object], failed: Callable[[BaseException], object]
+) -> Callable[P, None]:
+    """``callback``, but that it tells what it raises instead of raising it."""
+
+    @wraps(callback)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            callback(*args, **kwargs)
+        except BaseException as error:
+            failed(error)
+
+    return call
