@@ -142,7 +142,7 @@ class Health:
         state = self.state
         if state.connection != "ready":
             return Verdict(False, _describe(state))
-        if state.paused and state.app_waiting_since is not None:
+        if state.paused and self.app_lag() > GRACE:
             return Verdict(False, "paused: the app's event loop does not answer")
         if state.paused:
             return Verdict(
