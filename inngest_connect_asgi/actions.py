@@ -50,6 +50,11 @@ class Send:
     data: bytes = field(repr=False)
     delivery: Delivery | None = None
 
+    @property
+    def acknowledges(self) -> bool:
+        """It accepts a request, of which the app is to know before the server does."""
+        return self.delivery is not None
+
 
 @dataclass(frozen=True)
 class SendReply:
@@ -60,6 +65,7 @@ class SendReply:
 
     link: int
     result: Result
+    acknowledges = False
 
     @property
     def delivery(self) -> Delivery:

@@ -379,9 +379,9 @@ class Core:
                 )
         return self._take(now)
 
-    def wants(self, frame: Send) -> bool:
+    def wants(self, frame: Send | SendReply) -> bool:
         """Whether to write a frame that has waited: not every acknowledgement."""
-        if frame.delivery is None:
+        if not frame.acknowledges:
             return True
         link = self._links.get(frame.link)
         return link is not None and frame.delivery in link.unsent_acks

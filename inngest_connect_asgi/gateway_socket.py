@@ -70,7 +70,7 @@ class Listener(Protocol):
 
     def opened(self, link: int) -> None: ...
     def received(self, link: int, messages: Sequence[bytes | str]) -> None: ...
-    def wants(self, frame: Send) -> bool: ...
+    def wants(self, frame: Send | SendReply) -> bool: ...
     def sent(self, frames: Sequence[Send | SendReply]) -> None: ...
     def lost(self, link: int, reason: str) -> None: ...
 
@@ -91,7 +91,7 @@ class GatewaySocket:
         self._url = url
         self._listener = listener
         self._frames: deque[Send] = deque()
-        self._replies: deque[SendReply] = deque()
+        self._bulk: deque[SendReply] = deque()
         self._early: list[bytes | str] = []
         """Messages that came with the answer to the upgrade."""
         self._connection: Connection | None = None
@@ -107,7 +107,7 @@ class GatewaySocket:
 
     def send(self, frame: Send | SendReply) -> None:
         if isinstance(frame, SendReply):
-            self._replies.append(frame)
+            self._bulk.append(frame)
         else:
             self._frames.append(frame)
 
@@ -125,11 +125,11 @@ class GatewaySocket:
         if connection is None or connection.protocol.state is not State.OPEN:
             return []
         written: list[Send | SendReply] = []
-        while (self._frames or self._replies) and not self._paused:
+        while (self._frames or self._bulk) and not self._paused:
             size = 0
-            while size < BATCH_SIZE and (self._frames or self._replies):
-                frame = (self._frames or self._replies).popleft()
-                if isinstance(frame, Send) and not self._listener.wants(frame):
+            while size < BATCH_SIZE and (self._frames or self._bulk):
+                frame = (self._frames or self._bulk).popleft()
+                if frame.acknowledges and not self._listener.wants(frame):
                     continue
                 data = frame.data
                 connection.protocol.send_binary(data)
@@ -139,7 +139,7 @@ class GatewaySocket:
             # Not writelines(): from 3.12.0 to 3.12.8, in 3.13.0 and in 3.13.1 that
             # never says that it has had enough (CVE-2024-12254).
             connection.transport.write(b"".join(connection.protocol.data_to_send()))
-        if self._close_reason is not None and not (self._frames or self._replies):
+        if self._close_reason is not None and not (self._frames or self._bulk):
             self._ending.set()
         return written
 
@@ -170,7 +170,7 @@ class GatewaySocket:
                 close_timeout=CLOSE_TIMEOUT,
                 max_size=MAX_MESSAGE_SIZE,
                 # No reply before the one in front has left.
-                write_limit=0,
+                write_limit=(1, 0),
                 logger=LOGGER,
             )
         except (OSError, ValueError, EOFError, WebSocketException) as error:

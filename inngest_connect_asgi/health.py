@@ -128,7 +128,6 @@ class Health:
 
     def ready(self) -> Verdict:
         """Whether requests reach this worker."""
-        state = self.state
         if self.not_started is not None:
             return Verdict(False, self.not_started)
         if self.crashed is not None:

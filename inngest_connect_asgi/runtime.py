@@ -173,7 +173,7 @@ class Runtime:
             self._step(self._core.received, link, data)
         self._end_turn()
 
-    def wants(self, frame: Send) -> bool:
+    def wants(self, frame: Send | SendReply) -> bool:
         return self._core.wants(frame)
 
     def sent(self, frames: Sequence[Send | SendReply]) -> None:
@@ -228,7 +228,7 @@ class Runtime:
             self._send(action)
         elif isinstance(action, Send):
             # A request is not acknowledged before the app can read of it.
-            waits = action.delivery is not None and self._defer(
+            waits = action.acknowledges and self._defer(
                 partial(self._acknowledge, action)
             )
             if not waits:

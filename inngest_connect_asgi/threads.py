@@ -14,19 +14,12 @@ T = TypeVar("T")
 
 
 class FunctionThreads(ThreadPoolExecutor):
-    """A thread pool that keeps its word where the system gives no more threads.
+    """A thread pool in which nothing runs later that was refused.
 
-    The standard one raises, and has queued the call all the same: what was reported as
-    failed is run later. Here it waits for a thread that there is, and without one it
-    fails and never runs.
+    Where the system gives no more threads, the standard one raises, and has queued the
+    call all the same: what was reported as failed would be run by the next thread that
+    has nothing to do.
     """
-
-    def __init__(self, size: int, name: str) -> None:
-        super().__init__(size, thread_name_prefix=name, initializer=self._started)
-        self._has_threads = False
-
-    def _started(self) -> None:
-        self._has_threads = True
 
     def submit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -36,7 +29,7 @@ class FunctionThreads(ThreadPoolExecutor):
 
         def call() -> T:
             if not claim.acquire(blocking=False):
-                raise RuntimeError("it was given up")
+                raise RuntimeError("it was refused")
             try:
                 result = fn(*args, **kwargs)
             except BaseException as error:
@@ -48,8 +41,7 @@ class FunctionThreads(ThreadPoolExecutor):
         try:
             return super().submit(call)
         except RuntimeError:
-            # If the pool is shut down, nothing is queued, and nothing comes of it.
-            if self._has_threads and not self._shutdown:
-                return late
-            claim.acquire(blocking=False)
-            raise
+            if claim.acquire(blocking=False):
+                raise
+            # A thread that has become free was faster.
+            return late

@@ -126,7 +126,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._mailbox = Mailbox(self._loop, self._receive)
-        self._pool: Executor = FunctionThreads(settings.threads, THREAD_NAME)
+        self._pool: Executor = FunctionThreads(
+            settings.threads, thread_name_prefix=THREAD_NAME
+        )
         self._log_writer = logs.Writer(self._end_log)
         host = ProcessHost() if settings.isolation == "process" else ThreadHost()
         self._supervisor = Supervisor(host, self._make_start, self._tell)
