@@ -290,14 +290,19 @@ class Worker:
         self._log(Log(logging.WARNING, text))
 
     def _log_starvation(self, message: Starved) -> None:
-        text = f"The Connect runtime got no time to run for {message.lag:.1f} s"
+        text = (
+            f"The Connect runtime got no time to run for {message.lag:.1f} s, and sent "
+            "no heartbeats: "
+        )
         if self._settings.isolation == "thread":
+            # From in here they look the same.
             text += (
-                ", and sent no heartbeats: native code held the interpreter's lock. "
-                'isolation="process" keeps the connection out of its reach'
+                "native code held the interpreter's lock, or the process was suspended, "
+                'or the machine is overloaded. isolation="process" keeps the connection '
+                "out of reach of the first"
             )
         else:
-            text += ": the machine is overloaded, or was suspended"
+            text += "the machine is overloaded, or was suspended"
         self._log(Log(logging.WARNING, text))
 
     def _observe(self, message: object) -> None:
