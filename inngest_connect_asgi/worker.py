@@ -324,7 +324,7 @@ class Worker:
             except BaseException as error:
                 self._unforeseen(error)
         if not self._starting:
-            self._start_runs()
+            self._go_on()
 
     def _handle(self, message: FromRuntime) -> None:
         if isinstance(message, Request):
@@ -345,9 +345,16 @@ class Worker:
         logs.emit(logging.ERROR, text, error=error)
         self._supervisor.crash(error)
 
+    def _go_on(self) -> None:
+        self._starting = False
+        try:
+            self._start_runs()
+        except BaseException as error:
+            # What waits is looked at again with the next message, a state at the latest.
+            self._unforeseen(error)
+
     def _start_runs(self) -> None:
         """Start what waits, as far as it may run, and no more in one turn."""
-        self._starting = False
         limit = self._settings.max_worker_concurrency
         for _ in range(RUNS_PER_TURN):
             if not self._waiting or (limit is not None and len(self._tasks) >= limit):
@@ -359,7 +366,7 @@ class Worker:
                 self._fail(request, None, error)
         if self._waiting:
             self._starting = True
-            self._loop.call_soon(self._start_runs)
+            self._loop.call_soon(self._go_on)
 
     def _start_run(self, request: Request) -> None:
         """Start a run, unless the same attempt runs here, or has."""
@@ -396,7 +403,7 @@ class Worker:
         if error is not None and not self._cancelling:
             self._fail(request, attempt, error)
         if self._waiting and not self._starting:
-            self._start_runs()
+            self._go_on()
 
     def _fail(
         self, request: Request, attempt: Attempt | None, error: BaseException
