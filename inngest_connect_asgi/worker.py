@@ -297,9 +297,9 @@ class Worker:
         if self._settings.isolation == "thread":
             # From in here they look the same.
             text += (
-                "native code held the interpreter's lock, or the process was suspended, "
-                'or the machine is overloaded. isolation="process" keeps the connection '
-                "out of reach of the first"
+                "native code held the interpreter's lock, or the process was "
+                'suspended, or the machine is overloaded. isolation="process" keeps '
+                "the connection out of reach of the first"
             )
         else:
             text += "the machine is overloaded, or was suspended"
@@ -350,7 +350,7 @@ class Worker:
         try:
             self._start_runs()
         except BaseException as error:
-            # What waits is looked at again with the next message, a state at the latest.
+            # What waits is looked at again with the next message.
             self._unforeseen(error)
 
     def _start_runs(self) -> None:
