@@ -322,7 +322,10 @@ class Worker:
             try:
                 self._handle(message)
             except BaseException as error:
-                self._unforeseen(error)
+                if isinstance(message, Request):
+                    self._fail(message, None, error)
+                else:
+                    self._unforeseen(error)
         if not self._starting:
             self._go_on()
 
