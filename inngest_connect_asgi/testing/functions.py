@@ -13,7 +13,8 @@ __all__ = ["Batch", "Cancel", "Function", "load_functions"]
 JSON = Any
 """Whatever ``json.loads`` returns."""
 
-DEFAULT_RETRIES = 3
+DEFAULT_RETRIES = 4
+"""Where the function does not say (pkg/consts/consts.go)."""
 
 
 @dataclass(frozen=True)
