@@ -55,7 +55,7 @@ class Server:
         name = "LocalGateway" if self.gateway else "a dev server"
         assert any(what in missing for missing in MISSING.values()), what
         if what in MISSING[name]:
-            pytest.skip(f"{name} has no {what}")
+            pytest.skip(f"{name}: no {what}")
 
     def drain(self) -> None:
         """Have the gateway send its workers elsewhere, and wait until they are."""
