@@ -19,6 +19,7 @@ from inngest_connect_asgi.testing.functions import Cancel, Function, load_functi
 from inngest_connect_asgi.testing.log import Log
 from inngest_connect_asgi.testing.router import Router
 from inngest_connect_asgi.testing.runs import Run
+from inngest_connect_asgi.wire import connect_pb2
 
 from .harness import off_loop, run, until, worker
 
@@ -176,6 +177,38 @@ def test_a_run_that_nobody_begins_in_time_is_cancelled() -> None:
         await until(lambda: waiting.status == "cancelled")
 
     with_executor(main)
+
+
+# Jobs
+
+
+def test_retries_are_requests_of_one_job(gateway: LocalGateway) -> None:
+    async def steps(ctx: inngest.Context) -> None:
+        async def flaky() -> None:
+            if ctx.attempt == 0:
+                raise ValueError("not yet")
+
+        await ctx.step.run("flaky", flaky)
+
+    async def main() -> None:
+        async with worker(gateway, steps):
+            event_id = await off_loop(gateway.send, "test")
+            ended = await off_loop(gateway.wait_for_run, event_id)
+            assert ended.status == "completed"
+        requests = [
+            seen.message
+            for seen in gateway.seen
+            if seen.kind == "GATEWAY_EXECUTOR_REQUEST"
+        ]
+        first, second, rest = (
+            (each.request_id, each.job_id)
+            for each in requests
+            if isinstance(each, connect_pb2.GatewayExecutorRequestData)
+        )
+        assert first[0] != second[0]
+        assert first[1] == second[1] != rest[1]
+
+    run(main)
 
 
 # Over HTTP

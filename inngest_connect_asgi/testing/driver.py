@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ..wire import connect_pb2
 from . import ulid
-from .calls import error_memo, operations, parse_body, step_memo
+from .calls import operations, parse_body, step_memo
 from .durations import seconds_until
 from .functions import JSON
 from .runs import Over, Run, Status
@@ -204,14 +204,11 @@ class Driver:
         data = dict((opts.get("payload") or {}).get("data") or {})
         function_id = str(opts.get("function_id"))
         try:
-            memo = await self.engine.invoke(
+            return await self.engine.invoke(
                 self.run, step_id, function_id, data, _timeout(opts)
             )
         except asyncio.TimeoutError:
             return {"error": INVOKE_TIMED_OUT}
-        if isinstance(memo, dict) and "error" in memo:
-            return error_memo(memo["error"])
-        return memo
 
 
 def _timeout(opts: dict[str, JSON]) -> float | None:
