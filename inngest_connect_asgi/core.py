@@ -178,8 +178,6 @@ class Core:
         self._was_live = False
         self._reconnects_for = CONNECTION_LOST
         """Why the last connection that was live is to be replaced, or was."""
-        self._unconfirmed: set[Delivery] = set()
-        """Requests of a runtime that died, which the server may not take for ours."""
         self._settled: OrderedDict[Delivery, None] = OrderedDict()
         self._superseded: OrderedDict[Delivery, None] = OrderedDict()
         """Those of which the server has sent the request anew."""
@@ -216,7 +214,9 @@ class Core:
         Args:
             requests: What the app is running already: their leases are taken up.
             offered: What another runtime was about to acknowledge. Whether it did,
-                the server says: it extends the lease, or refuses to.
+                nobody says: the server extends the lease in any case. If it did not,
+                the server sends the request again at once; if it did, once the lease
+                is over.
             undelivered: Replies that another runtime did not deliver.
             settled: Requests whose replies another runtime did deliver.
             state: The last one of that runtime.
@@ -227,8 +227,7 @@ class Core:
         for lease in requests:
             self._take_up(lease, now, extend_now=True)
         for lease in offered:
-            self._take_up(lease, now, extend_now=True)
-            self._unconfirmed.add(lease.delivery)
+            self._give_up_offered(lease, now)
         for each in undelivered:
             self.leases.release(each.lease.delivery)
             if self._is_superseded(each.lease.delivery):
@@ -930,7 +929,6 @@ class Core:
             self._take_up(lease, now)
             self._do(Tell(Accepted(delivery)))
         else:
-            self._confirm(delivery)
             # The id of one that is extended may be newer than what comes again.
             if not self.leases.is_extended(delivery):
                 self.leases.hold(lease, now)
@@ -955,9 +953,6 @@ class Core:
         self._superseded[delivery] = None
         if len(self._superseded) > SETTLED_REMEMBERED:
             self._superseded.popitem(last=False)
-        if delivery in self._unconfirmed:
-            self._unconfirmed.discard(delivery)
-            self._do(Tell(Withdrawn(delivery)))
 
     def _is_superseded(self, delivery: Delivery) -> bool:
         if delivery in self._superseded:
@@ -972,11 +967,13 @@ class Core:
             if not self._is_known(delivery):
                 self._do(Tell(Withdrawn(delivery)))
 
-    def _confirm(self, delivery: Delivery) -> None:
-        """The server takes a request for ours that another runtime was given."""
-        if delivery in self._unconfirmed:
-            self._unconfirmed.discard(delivery)
-            self._do(Tell(Accepted(delivery)))
+    def _give_up_offered(self, lease: Lease, now: float) -> None:
+        self._do(Tell(Withdrawn(lease.delivery)))
+        text = (
+            "The runtime died as it took a request; if the server has the "
+            "acknowledgement, it will run it again when the lease is over"
+        )
+        self._log_of(lease, logging.WARNING, text, now)
 
     # Leases.
 
@@ -1008,7 +1005,6 @@ class Core:
         delivery = asked.delivery
         if answer.new_lease_id:
             if self.leases.renew(delivery, answer.new_lease_id, now):
-                self._confirm(delivery)
                 self._do(Tell(Extended(delivery, answer.new_lease_id)))
             return
         held = self.leases.get(delivery)
@@ -1018,22 +1014,11 @@ class Core:
         lease = self.leases.lose(delivery)
         if lease is None:
             return
-        if delivery in self._unconfirmed:
-            self._unconfirmed.discard(delivery)
-            self.leases.release(delivery)
-            if not self._is_unsent(delivery):
-                self._do(Tell(Withdrawn(delivery)))
-                text = (
-                    "The runtime died as it took a request, and its lease is lost; "
-                    "the server will run it again"
-                )
-                self._log_of(lease, logging.WARNING, text, now)
-        else:
-            text = (
-                "The server took back the lease of a running request; "
-                "another worker may run it too"
-            )
-            self._log_of(lease, logging.WARNING, text, now)
+        text = (
+            "The server took back the lease of a running request; "
+            "another worker may run it too"
+        )
+        self._log_of(lease, logging.WARNING, text, now)
         self._touch(now)
 
     # Replies.
@@ -1109,9 +1094,6 @@ class Core:
             text = "Shut down before a run finished; the server will run it elsewhere"
             self._log_of(held.lease, logging.ERROR, text, now)
             self.leases.release(held.lease.delivery)
-        for delivery in self._unconfirmed:
-            self._do(Tell(Withdrawn(delivery)))
-        self._unconfirmed.clear()
         for reply in list(self.replies):
             self.replies.settle(reply.delivery)
             self.replies.given_up += 1

@@ -10,11 +10,9 @@ from inngest_connect_asgi.link import ATTEMPT_TIMEOUT
 from inngest_connect_asgi.messages import (
     SILENCE,
     STATE_EVERY,
-    Accepted,
     Delivery,
     Extended,
     Outcome,
-    Request,
     Result,
     State,
     Withdrawn,
@@ -204,31 +202,6 @@ def test_a_refusal_of_what_was_superseded_says_nothing_of_the_newer_one() -> Non
     sim.write(link)
     assert extensions(sim)[-1] == (link, "second")
     assert sim.core.leases.lost == 0
-
-
-def test_what_a_dead_runtime_was_given_and_comes_again_has_one_end() -> None:
-    sim = Simulation(offered=[lease("r", "lease-a")])
-    link = sim.connect()
-    sim.advance(0.1)
-    sim.write(link)
-    sim.request(link, "r", lease_id="lease-a")
-    sim.extended(link, "r", None)
-    sim.write(link)
-    told = [m for m in sim.told if isinstance(m, Accepted | Withdrawn | Request)]
-    assert told == [Accepted(Delivery("r", "lease-a"))]
-    assert sim.requested == {"r": 1}
-
-
-def test_what_a_dead_runtime_was_given_and_never_acknowledged_is_withdrawn() -> None:
-    sim = Simulation(offered=[lease("r", "lease-a")])
-    link = sim.connect()
-    sim.advance(0.1)
-    sim.write(link)
-    sim.request(link, "r", lease_id="lease-a")
-    sim.extended(link, "r", None)
-    sim.lose(link)
-    assert Withdrawn(Delivery("r", "lease-a")) in sim.told
-    assert not sim.offered
 
 
 # Leases in doubt

@@ -208,7 +208,7 @@ def test_what_breaks_while_it_is_opened_is_told(
 
         monkeypatch.setattr(ClientConnection, "data_received", broken)
         listener = Listener()
-        async with gateway() as (url, connections):
+        async with gateway() as (url, _):
             GatewaySocket(1, url, listener)
             await asyncio.wait_for(listener.gone.wait(), 10)
             assert listener.losses == ["the connection broke: RuntimeError: boom"]
