@@ -331,6 +331,8 @@ class State:
     leases_lost: int = 0
     requests_done: int = 0
     requests_failed: int = 0
+    requests_repeated: int = 0
+    """Answered from memory, or by the run of the same attempt that was under way."""
     in_flight: tuple[InFlight, ...] = ()
     """The oldest first, a hundred at most."""
     requests_in_flight: int = 0
