@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import choose_encoder
 
 from . import integrations
 from .libraries import Library
@@ -159,6 +158,9 @@ def register(registry: CollectorRegistry = REGISTRY) -> None:
 
 def scrape(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
     """A registry in the text format that ``accept`` asks for, and its media type."""
+    # Not at the top: the oldest versions, which are to be left out, do not have it.
+    from prometheus_client.exposition import choose_encoder
+
     encode, media_type = choose_encoder(accept)
     encoder: Callable[[CollectorRegistry], bytes] = encode
     return encoder(registry), media_type
