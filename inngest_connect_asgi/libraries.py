@@ -54,13 +54,13 @@ class Library:
     def left_out(self, error: BaseException) -> None:
         """Say that it is of no use here. Raises nothing."""
         text = f"No {self._purpose} by {self._name} {version(self._name)}"
-        self._tell(f"{text}; all else goes on. {_described(error)}", error)
+        self._tell(f"{text}; all else goes on. {describe(error)}", error)
 
     def failed(self, error: BaseException) -> None:
         """Say the first time that it failed around a run. Raises nothing."""
         text = f"{self._purpose} by {self._name} {version(self._name)}"
         text = f"{text[0].upper()}{text[1:]} failed around a run, whose outcome stands"
-        self._tell(f"{text}; this is not said again. {_described(error)}", error)
+        self._tell(f"{text}; this is not said again. {describe(error)}", error)
 
     def _tell(self, text: str, error: BaseException) -> None:
         with self._lock:
@@ -93,10 +93,3 @@ def is_the_callers(error: BaseException, *, awaited: bool = False) -> bool:
         cancelling = getattr(asyncio.current_task(), "cancelling", None)
         return cancelling is None or cancelling() > 0
     return isinstance(error, GeneratorExit)
-
-
-def _described(error: BaseException) -> str:
-    try:
-        return describe(error)
-    except Exception:
-        return type(error).__name__

@@ -39,11 +39,11 @@ def opentelemetry_sdk() -> Seen:
             SimpleExportSpanProcessor as SimpleSpanProcessor,
         )
 
-    class Exporter(SpanExporter):
-        names: list[str] = []
+    names: set[str] = set()
 
+    class Exporter(SpanExporter):
         def export(self, spans: Any) -> Any:
-            self.names += [span.name for span in spans]
+            names.update(span.name for span in spans)
 
         def shutdown(self) -> None:
             pass
@@ -51,24 +51,25 @@ def opentelemetry_sdk() -> Seen:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(Exporter()))
     trace.set_tracer_provider(provider)
-    read: Callable[[], str] = str
     try:
         from opentelemetry import metrics
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     except ImportError:
         # It has none yet.
-        pass
+        def read() -> str:
+            return ""
     else:
         reader = InMemoryMetricReader()
         metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
-        read = lambda: str(reader.get_metrics_data())
+
+        def read() -> str:
+            return str(reader.get_metrics_data())
 
     def seen() -> dict[str, bool]:
-        names = {"process shop-async", "process shop-sync"}
         text = read()
         return {
-            "traces": names <= set(Exporter.names),
+            "traces": {"process shop-async", "process shop-sync"} <= names,
             "metrics": "inngest.connect.connection_state" in text
             and "messaging.process.duration" in text,
         }
@@ -145,13 +146,14 @@ LIBRARIES = {
 
 
 class Recorder(logging.Handler):
-    """What the worker says of a library, without its traceback and the reason's text."""
+    """What the worker says of a library."""
 
-    lines: list[str] = []
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING:
-            self.lines.append(record.getMessage().partition("\n")[0])
+        self.lines.append(record.getMessage())
 
 
 async def bare_app(scope: Any, receive: Any, send: Any) -> None:
@@ -159,8 +161,8 @@ async def bare_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def main(library: str) -> None:
-    logger = logging.getLogger("inngest_connect_asgi")
-    logger.addHandler(Recorder())
+    recorder = Recorder()
+    logging.getLogger("inngest_connect_asgi").addHandler(recorder)
     seen = LIBRARIES[library]()
     with LocalGateway() as gateway:
         os.environ.update(gateway.environ)
@@ -196,17 +198,8 @@ def main(library: str) -> None:
     worker = outputs[:2] == [("completed", "done")] * 2
     worker = worker and outputs[2][0] == "failed" and MARK in json.dumps(runs[2].error)
     version = importlib.metadata.version(library)
-    print()
-    print(
-        json.dumps(
-            {
-                "version": version,
-                "worker": worker,
-                "works": works,
-                "log": Recorder.lines,
-            }
-        )
-    )
+    result = {"version": version, "worker": worker, "works": works}
+    print(json.dumps({**result, "log": recorder.lines}))
 
 
 if __name__ == "__main__":

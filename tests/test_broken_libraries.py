@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import httpx
 import inngest
 import opentelemetry.metrics
 import opentelemetry.trace
@@ -23,6 +24,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
+from starlette.applications import Starlette
 
 import inngest_connect_asgi
 from inngest_connect_asgi import integrations, prometheus
@@ -539,3 +541,19 @@ def test_django_that_is_not_set_up_surrounds_nothing(monkeypatch: Patch) -> None
     apps = types.SimpleNamespace(apps=types.SimpleNamespace(ready=False))
     monkeypatch.setitem(sys.modules, "django.apps", apps)
     assert integrations.surroundings() == Surroundings()
+
+
+# Starlette, which others wrap
+
+
+def test_a_starlette_that_is_wrapped_is_served(monkeypatch: Patch) -> None:
+    """As sentry-sdk 2.0.0 leaves it: it may be called with anything."""
+    call = Starlette.__call__
+
+    def anything(*args: Any) -> Any:
+        return call(*args) if len(args) == 4 else object()
+
+    monkeypatch.setattr(Starlette, "__call__", anything)
+    with LocalGateway() as gateway:
+        url = f"{gateway.origin}/v0/connect/start"
+        assert httpx.post(url, timeout=20).status_code < 500

@@ -53,7 +53,12 @@ def _close_all() -> None:
 
 
 def _drop_open_transactions() -> None:
-    for connection in connections.all(initialized_only=True):
+    try:
+        opened = connections.all(initialized_only=True)
+    except TypeError:
+        # Before Django 4.1. Those that the thread does not have are made, and idle.
+        opened = connections.all()
+    for connection in opened:
         if connection.in_atomic_block:
             connection.close()
             # It would remember the block, and refuse to be opened again.
