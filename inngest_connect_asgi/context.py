@@ -52,12 +52,17 @@ class RunContextFilter(logging.Filter):
     """Puts :func:`run_context` on every record, and ``None`` where there is none.
 
     For a handler rather than a logger: a logger's filters do not see what the
-    loggers below it pass on. What a record has already stays as it is.
+    loggers below it pass on. What a record has already stays as it is. A record that
+    takes no attributes passes without.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         context = run_context()
         for name in FIELDS:
-            if not hasattr(record, name):
-                setattr(record, name, context.get(name))
+            try:
+                if not hasattr(record, name):
+                    setattr(record, name, context.get(name))
+            except Exception:
+                # An app's own kind of record; not worth what it has to say.
+                pass
         return True

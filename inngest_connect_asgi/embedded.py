@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from .lifespan import ASGIApp
+from .lifespan import ASGIApp, Receive, Scope, Send
 
 __all__ = ["EmbeddedServer", "listen"]
 
@@ -43,8 +43,13 @@ class EmbeddedServer:
     """
 
     def __init__(self, app: ASGIApp) -> None:
+        # Uvicorn guesses what an app is. Whoever wraps Starlette, as sentry-sdk 2.0.0
+        # does, makes it look like a factory.
+        async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+            await app(scope, receive, send)
+
         self._config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", log_config=None
+            plain, http="h11", ws="none", lifespan="off", log_config=None
         )
         self._config.load()
         self._state = ServerState()

@@ -117,6 +117,12 @@ MEASURES = (
         "sum",
         _value("requests_in_flight"),
     ),
+    Measure(
+        "requests_repeated",
+        "Requests answered from memory, or by a run that was under way",
+        "count",
+        _value("requests_repeated"),
+    ),
     Measure("leases_held", "Leases that are extended", "sum", _value("leases_held")),
     Measure(
         "leases_extended",

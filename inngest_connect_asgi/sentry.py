@@ -7,28 +7,43 @@ function itself, or a log record.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sentry_sdk
 
 from .context import Run
-from .surroundings import Surroundings
+from .libraries import Library, TooOld
+from .surroundings import Layer
 
-__all__ = ["surroundings"]
+__all__ = ["layers"]
+
+
+def layers(library: Library) -> list[Layer]:
+    """A scope, if Sentry is initialised."""
+    if not hasattr(sentry_sdk, "isolation_scope"):
+        # Scopes as they are since 2.0. Before, the hub has the client.
+        if sentry_sdk.Hub.current.client is not None:
+            raise TooOld("it wants sentry-sdk 2.0 or later")
+        return []
+    return [Layer(library, _scope)] if sentry_sdk.is_initialized() else []
 
 
 @contextmanager
-def _sync_run(run: Run) -> Iterator[None]:
+def _scope(run: Run) -> Iterator[None]:
     lease = run.request.lease
     reported: list[BaseException] = []
 
     def note(event: Any, hint: dict[str, Any]) -> Any:
-        if exc_info := hint.get("exc_info"):
-            reported.append(exc_info[1])
-        if run.attempt is not None:
-            event.setdefault("tags", {})["inngest.attempt"] = str(run.attempt)
+        # Called by the function, where that reports something itself.
+        try:
+            if exc_info := hint.get("exc_info"):
+                reported.append(exc_info[1])
+            if run.attempt is not None:
+                event.setdefault("tags", {})["inngest.attempt"] = str(run.attempt)
+        except Exception:
+            pass
         return event
 
     with sentry_sdk.isolation_scope() as scope:
@@ -43,16 +58,3 @@ def _sync_run(run: Run) -> Iterator[None]:
         error = run.error
         if error is not None and not any(error is each for each in reported):
             sentry_sdk.capture_exception(error)
-
-
-@asynccontextmanager
-async def _async_run(run: Run) -> AsyncIterator[None]:
-    with _sync_run(run):
-        yield
-
-
-def surroundings() -> list[Surroundings]:
-    # Scopes as they are since 2.0.
-    if not hasattr(sentry_sdk, "isolation_scope") or not sentry_sdk.is_initialized():
-        return []
-    return [Surroundings(_sync_run, _async_run)]

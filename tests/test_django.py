@@ -313,6 +313,36 @@ def test_connections_do_not_pile_up(
         assert postgres.connections <= (4 if max_age else 0)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "close_old_connections",
+        "reset_queries",
+        "close_caches",
+        "connections.close_all",
+        "ThreadSensitiveContext",
+    ],
+)
+def test_a_failure_to_clean_up_fails_no_run(
+    gateway: LocalGateway, sqlite_project: Project, broken: str
+) -> None:
+    module = sqlite_project.directory / "django_app" / "functions.py"
+    with module.open("a") as functions:
+        functions.write(
+            "from inngest_connect_asgi.django import connections\n"
+            "def fail():\n"
+            "    raise RuntimeError('it is broken')\n"
+            f"connections.{broken} = fail\n"
+        )
+    with sqlite_project.serve(gateway) as server:
+        gateway.wait_for_worker()
+        assert run_one(gateway, "write") == 1
+        assert run_one(gateway, "awrite") == 2
+        server.wait_for_log("RuntimeError: it is broken")
+    assert all(run.attempts == 1 for run in gateway.runs)
+    assert "failed around a run" in server.log or "clean up" in server.log
+
+
 def test_a_slow_function_does_not_hold_up_views_or_other_functions(
     gateway: LocalGateway, sqlite_project: Project
 ) -> None:

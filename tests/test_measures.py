@@ -18,9 +18,10 @@ from prometheus_client import CollectorRegistry
 
 from inngest_connect_asgi import integrations, prometheus
 from inngest_connect_asgi.context import CURRENT, Run, RunContextFilter, run_context
+from inngest_connect_asgi.libraries import Library
 from inngest_connect_asgi.measures import Feed, Measure
 from inngest_connect_asgi.messages import Accepted, App, Outcome, Request, Result, State
-from inngest_connect_asgi.surroundings import Surroundings, nested
+from inngest_connect_asgi.surroundings import Layer, Surroundings, nested
 from inngest_connect_asgi.testing import LocalGateway
 
 from . import harness
@@ -218,7 +219,7 @@ def test_an_observer_that_fails_costs_no_run(
 # What surrounds a run
 
 
-def layer(name: str, log: list[str]) -> Surroundings:
+def layer(name: str, log: list[str]) -> Layer:
     @contextmanager
     def sync_run(run: Run) -> Iterator[None]:
         log.append(f"{name} enters {run.request.lease.request_id}")
@@ -230,7 +231,7 @@ def layer(name: str, log: list[str]) -> Surroundings:
         with sync_run(run):
             yield
 
-    return Surroundings(sync_run, async_run)
+    return Layer(Library(name, "nothing"), sync_run, async_run)
 
 
 def test_surroundings_are_nested() -> None:

@@ -10,12 +10,17 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.cache import close_caches
 from django.db import close_old_connections, connections, reset_queries
 
+from .. import logs
 from ..context import Run
-from ..surroundings import Surroundings
+from ..errors import describe
+from ..libraries import Library
+from ..surroundings import Layer
 
-__all__ = ["SURROUNDINGS"]
+__all__ = ["layers"]
 
-logger = logging.getLogger("inngest_connect_asgi")
+
+def layers(library: Library) -> list[Layer]:
+    return [Layer(library, _sync_run, _async_run)]
 
 
 @contextmanager
@@ -48,7 +53,12 @@ def _close_all() -> None:
 
 
 def _drop_open_transactions() -> None:
-    for connection in connections.all(initialized_only=True):
+    try:
+        opened = connections.all(initialized_only=True)
+    except TypeError:
+        # Before Django 4.1. Those that the thread does not have are made, and idle.
+        opened = connections.all()
+    for connection in opened:
         if connection.in_atomic_block:
             connection.close()
             # It would remember the block, and refuse to be opened again.
@@ -56,11 +66,13 @@ def _drop_open_transactions() -> None:
 
 
 def _safely(call: Callable[[], None]) -> None:
-    """Call it; the run has its own outcome, which is not to change by this."""
+    """Call it; the run has its own outcome, which is not to change by this.
+
+    Each failure is logged: it is the database's, and not one of a library that will
+    never work here.
+    """
     try:
         call()
-    except Exception:
-        logger.exception("Could not clean up the database connections of a run")
-
-
-SURROUNDINGS = Surroundings(_sync_run, _async_run)
+    except Exception as error:
+        text = "Could not clean up the database connections of a run"
+        logs.emit(logging.ERROR, f"{text}: {describe(error)}", error=error)
