@@ -42,6 +42,8 @@ __all__ = [
     "HEARTBEAT_TIMEOUT",
     "RECONNECT_REASONS",
     "RUNTIME_CRASHED",
+    "SILENCE",
+    "STATE_EVERY",
     "VERSION",
     "Accepted",
     "App",
@@ -69,6 +71,12 @@ __all__ = [
 ]
 
 VERSION = 1
+
+STATE_EVERY = 2.0
+"""Seconds after which a runtime tells its state, if nothing has changed."""
+
+SILENCE = 10.0
+"""Seconds without a word after which a runtime is not healthy, whatever it said."""
 
 # Why a connection was replaced, or did not come to be.
 CLOSING = "gateway_closing"

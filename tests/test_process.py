@@ -33,7 +33,6 @@ from inngest_connect_asgi import (
 from inngest_connect_asgi.child import LogForwarder
 from inngest_connect_asgi.core import Core
 from inngest_connect_asgi.messages import FromRuntime, Log, Request
-from inngest_connect_asgi.process import _environment
 from inngest_connect_asgi.sdk import MAX_BODY_SIZE
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.router import Delivery
@@ -579,7 +578,7 @@ def test_after_ten_deaths_in_a_row_it_gives_up_and_live_fails(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.process.CHILD", "there_is_no_such_module")
+    monkeypatch.setattr("inngest_connect_asgi.launch.ENTRY", "there_is_no_such_module")
     monkeypatch.setattr(Core, "start", None)
     # How long each delay is, the supervisor's tests say.
     monkeypatch.setattr("inngest_connect_asgi.supervisor.RESPAWN_FIRST", 0.001)
