@@ -800,15 +800,6 @@ def test_it_survives_that_its_working_directory_was_removed(
     assert not directory.exists()
 
 
-def test_it_looks_for_packages_where_the_app_does(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", "vendored", "/opt/shop"])
-    path = _environment({})["PYTHONPATH"].split(os.pathsep)
-    assert path == [str(tmp_path), str(tmp_path / "vendored"), "/opt/shop"]
-
-
 def test_a_frozen_program_is_told_what_it_can_not_have(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
