@@ -223,16 +223,13 @@ def test_an_odd_module_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         def __getattribute__(self, name: str) -> object:
             raise AssertionError("loaded")
 
-    class Liar(types.ModuleType):
-        __path__ = 1
-
-    liar = Liar("liar")
+    liar = types.ModuleType("liar")
     liar.__spec__ = ModuleSpec("liar", None, origin="/liar.py")
     liar.__dict__["__path__"] = 1
     monkeypatch.setitem(sys.modules, "lazy", Lazy("lazy"))
     monkeypatch.setitem(sys.modules, "liar", liar)
-    monkeypatch.setitem(sys.modules, "no_module", object())  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "nothing", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "no_module", object())
+    monkeypatch.setitem(sys.modules, "nothing", None)
     found = launch.found()
     assert not {"lazy", "liar", "no_module", "nothing"} & set(found)
     assert launch.prelude()

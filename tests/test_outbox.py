@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from inngest_connect_asgi import outbox, pipe
+from inngest_connect_asgi import ends, pipe
 from inngest_connect_asgi.messages import Result
 from inngest_connect_asgi.outbox import Outbox
 
@@ -208,7 +208,7 @@ def test_it_raises_without_a_thread(
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(outbox.ends, "start_thread", refuse)
+    monkeypatch.setattr(ends, "start_thread", refuse)
     with pytest.raises(RuntimeError, match="thread"):
         ours.outbox.open(ours.writer, PRELUDE)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
 import pathlib
 import pickle
 import queue
+import select
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import textwrap
 import threading
 import time
 import timeit
+from functools import partial
 from typing import Any
 
 import httpx
@@ -624,6 +627,87 @@ def test_while_it_is_gone_the_worker_is_not_ready(
         await close_http(client)
 
     run(main)
+
+
+@pytest.mark.timeout(120)
+def test_stopped_and_killed_with_a_full_pipe_it_is_replaced_every_time() -> None:
+    """Of the replies that wait for its pipe, none is lost."""
+    rounds, count = 4, 2
+
+    async def main(gateway: LocalGateway) -> None:
+        go = threading.Event()
+
+        def large(ctx: inngest.ContextSync) -> str:
+            go.wait()
+            return "x" * (MAX_BODY_SIZE - 2)
+
+        def has_connected(times: int) -> bool:
+            return len(gateway.connections) == times and bool(gateway.ready_connections)
+
+        async with worker(gateway, large, isolation="process"):
+            for number in range(1, rounds + 1):
+                go.clear()
+                deliveries = [gateway.request("app-large") for _ in range(count)]
+                for each in deliveries:
+                    await off_loop(each.wait_for_ack)
+                child = the_child()
+                os.kill(child, signal.SIGSTOP)
+                go.set()
+                await until(partial(is_full, child))
+                os.kill(child, signal.SIGKILL)
+                replaced = partial(has_connected, number + 1)
+                await off_loop(gateway.wait_until, replaced, 20)
+                for each in deliveries:
+                    reply = await off_loop(each.wait_for_reply, 30)
+                    assert len(reply.body) == MAX_BODY_SIZE
+        assert set(gateway.executions.values()) == {1}
+
+    # Which of the pipes is full only the host knows.
+    def is_full(child: int) -> bool:
+        return any(
+            not select.select([], [fd], [], 0)[1]
+            for fd, name in descriptors(os.getpid()).items()
+            if name.startswith("pipe:") and name in descriptors(child).values()
+            if is_for_writing(fd)
+        )
+
+    with LocalGateway(heartbeat_interval="200ms", lease_duration=60.0) as gateway:
+        run(lambda: main(gateway))
+
+
+def is_for_writing(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+
+
+def test_one_that_hangs_is_replaced_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("inngest_connect_asgi.process.SILENCE", 5.0)
+
+    async def main(gateway: LocalGateway) -> None:
+        leave = asyncio.Event()
+
+        async def hold(ctx: inngest.Context) -> str:
+            await leave.wait()
+            return "done"
+
+        async with worker(gateway, hold, isolation="process"):
+            delivery = gateway.request("app-hold")
+            await off_loop(delivery.wait_for_ack)
+            os.kill(the_child(), signal.SIGSTOP)
+            await off_loop(
+                gateway.wait_until,
+                lambda: len(gateway.connections) == 2 and gateway.ready_connections,
+                30,
+            )
+            leave.set()
+            reply = await off_loop(delivery.wait_for_reply, 15)
+            assert reply.status == wire.DONE
+        assert "said nothing for 5 s; it was killed" in caplog.text
+        assert set(gateway.executions.values()) == {1}
+
+    with LocalGateway(heartbeat_interval="200ms", lease_duration=60.0) as gateway:
+        run(lambda: main(gateway))
 
 
 def test_killed_with_its_parent_alive_to_a_fork_it_is_gone(
