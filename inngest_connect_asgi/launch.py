@@ -50,8 +50,28 @@ _INHERITED = {
     "TZ",
 }
 
-# Imported by what few want, and so maybe not by the app.
-_OPTIONAL = ("click", "prometheus_client", "python_socks", "socksio", "uvicorn")
+# What a child may come to import, and an app's process may not have by then: some are
+# wanted by few, some are imported by others only when they are used.
+_LATER = (
+    "anyio",
+    "certifi",
+    "click",
+    "exceptiongroup",
+    "h11",
+    "h2",
+    "hpack",
+    "httpcore",
+    "hyperframe",
+    "idna",
+    "prometheus_client",
+    "python_socks",
+    "sniffio",
+    "socksio",
+    "starlette",
+    "truststore",
+    "typing_extensions",
+    "uvicorn",
+)
 
 # Reads one frame and runs it. What is imported here is part of the interpreter.
 _BOOT = """\
@@ -208,7 +228,7 @@ def found() -> dict[str, Place]:
     """
     places: dict[str, Place] = {}
     modules: dict[str, object] = {**sys.modules}
-    for name in _OPTIONAL:
+    for name in _LATER:
         if name not in modules:
             # It is the app's import hooks that look.
             with suppress(Exception):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import tracemalloc
 from collections.abc import Iterator
 
@@ -106,7 +107,7 @@ def test_what_can_not_be_encoded_is_left_out(ends: tuple[int, int]) -> None:
     """Or what is to be said about it would wait behind it."""
     reader, fd = ends
     writer, decoder = Writer(fd), Decoder()
-    with pytest.raises(AttributeError, match="pickle"):
+    with pytest.raises((AttributeError, pickle.PicklingError)):
         writer.write(lambda: None)
     assert writer.write("it failed")
     assert list(decoder.feed(os.read(reader, 1000))) == ["it failed"]
