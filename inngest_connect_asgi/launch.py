@@ -121,6 +121,8 @@ class Found:
 
 
 sys.meta_path.insert(0, Found)
+# The command line of httpx: megabytes, where the app has rich and pygments.
+sys.modules["httpx._main"] = None
 import_module(sys.argv[1]).main()
 """
 

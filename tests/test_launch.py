@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import pathlib
@@ -236,6 +237,22 @@ def test_an_odd_module_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Whose it is
+
+
+def test_it_has_none_of_what_httpx_has_for_people(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert importlib.util.find_spec("rich"), "or nothing is shown"
+    inject(
+        monkeypatch,
+        """
+import inngest_connect_asgi.child
+assert "httpx" in sys.modules
+print("it has", {"click", "pygments", "rich"} & set(sys.modules))
+sys.exit()
+""",
+    )
+    assert str(Running().end()).endswith("it printed 'it has set()'")
 
 
 def test_nothing_of_the_apps_runs_in_it(
