@@ -636,8 +636,10 @@ def test_stopped_and_killed_with_a_full_pipe_it_is_replaced_every_time() -> None
 
     async def main(gateway: LocalGateway) -> None:
         go = threading.Event()
+        entered = threading.Semaphore(0)
 
         def large(ctx: inngest.ContextSync) -> str:
+            entered.release()
             go.wait()
             return "x" * (MAX_BODY_SIZE - 2)
 
@@ -648,8 +650,8 @@ def test_stopped_and_killed_with_a_full_pipe_it_is_replaced_every_time() -> None
             for number in range(1, rounds + 1):
                 go.clear()
                 deliveries = [gateway.request("app-large") for _ in range(count)]
-                for each in deliveries:
-                    await off_loop(each.wait_for_ack)
+                for _ in deliveries:
+                    assert await off_loop(entered.acquire, timeout=20)
                 child = the_child()
                 os.kill(child, signal.SIGSTOP)
                 go.set()
