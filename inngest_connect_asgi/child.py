@@ -1,7 +1,7 @@
-"""``python -m inngest_connect_asgi.child``: the runtime as a process of its own.
+"""The runtime as a process of its own.
 
-Not for people: :mod:`inngest_connect_asgi.process` starts it, and speaks to it
-over its standard input and output.
+Not for people: :mod:`inngest_connect_asgi.launch` starts it, and
+:mod:`inngest_connect_asgi.process` speaks to it over two pipes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import IO
+from functools import partial
+from io import FileIO
 
-from . import pipe
+from . import ends, pipe
+from .lifetime import Lifetime
 from .messages import VERSION, FromRuntime, Log, Start, Stopped
 from .runtime import Runtime
 
@@ -25,11 +26,12 @@ __all__ = ["main"]
 
 PARENT_CHECK_INTERVAL = 0.5
 """Seconds. The pipe tells of the parent's death at once, unless another process
-holds its other end, as a fork of the parent does."""
+holds its other end, as a fork of the parent may."""
 
+Failed = Callable[[BaseException], object]
 
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-_PLAIN = (str, int, float, type(None))
+_PLAIN = (str, int, float, bool, type(None))
 
 
 class LogForwarder(logging.Handler):
@@ -43,31 +45,37 @@ class LogForwarder(logging.Handler):
         try:
             # Formatted here: arguments and tracebacks are not plain data.
             text = self.format(record)
+            extra: dict[str, object] = {
+                name: value
+                for name, value in vars(record).items()
+                if name not in _STANDARD and type(value) in _PLAIN
+            }
+            self._tell(Log(record.levelno, text, extra, record.name, record.created))
         except Exception:
             # As every handler does: whoever logged must not suffer for it.
             self.handleError(record)
-            return
-        extra: dict[str, object] = {
-            name: value
-            for name, value in vars(record).items()
-            if name not in _STANDARD and isinstance(value, _PLAIN)
-        }
-        self._tell(Log(record.levelno, text, extra, record.name, record.created))
 
 
 class Inbox(asyncio.Protocol):
     """What the parent says: the start message first, then those for the runtime."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, failed: Failed) -> None:
         self.start: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
-        self._runtime = runtime
         self._decoder = pipe.Decoder()
+        self._receive = runtime.receive
+        self._failed = failed
 
     def data_received(self, data: bytes) -> None:
-        messages = list(self._decoder.feed(data))
-        if messages and isinstance(messages[0], Start):
-            self.start.set_result(messages.pop(0))
-        self._runtime.receive(messages)
+        try:
+            messages = list(self._decoder.feed(data))
+            if messages and isinstance(messages[0], Start):
+                self.start.set_result(messages.pop(0))
+            self._receive(messages)
+        except BaseException as error:
+            if self.start.done():
+                self._failed(error)
+            else:
+                self.start.set_exception(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         # Nobody is left to run functions: no lease may be extended for them.
@@ -77,17 +85,19 @@ class Inbox(asyncio.Protocol):
 class Outbox:
     """What is said to the parent."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
         self._fd = fd
+        self._loop = loop
         self._writer = pipe.Writer(fd)
-        self._loop = asyncio.get_running_loop()
         self._written = asyncio.Event()
         self._written.set()
+        self.failed: Failed = traceback.print_exception
+        """Is called with what was raised where nobody waits for it."""
 
     def tell(self, message: FromRuntime) -> None:
         try:
             written = self._writer.write(message)
-        except OSError:
+        except BrokenPipeError:
             os._exit(1)
         if not written and self._written.is_set():
             self._written.clear()
@@ -99,70 +109,76 @@ class Outbox:
     def _flush(self) -> None:
         try:
             written = self._writer.flush()
-        except OSError:
+        except BrokenPipeError:
             os._exit(1)
+        except BaseException as error:
+            self.failed(error)
+            return
         if written:
             self._loop.remove_writer(self._fd)
             self._written.set()
 
-    async def flush(self) -> None:
-        """Wait until everything is written."""
+    async def end(self, stopped: Stopped) -> None:
+        """Say that it is over, and wait until everything is written."""
+        # First what was logged on the way.
+        await asyncio.sleep(0)
+        self.tell(stopped)
         await self._written.wait()
 
 
 def main() -> None:
     # The app decides when to shut down, and says so over the pipe.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    parent, version = int(sys.argv[1]), sys.argv[2]
-    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
-    to_parent = os.dup(1)
-    # Whoever prints in here must not print into the protocol.
-    os.dup2(2, 1)
-    loop = asyncio.SelectorEventLoop()
-    loop.run_until_complete(_main(sys.stdin.buffer, to_parent, version))
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    from_parent, to_parent, stderr, parent = map(int, sys.argv[2:])
+    ends.start_thread(partial(_watch_parent, parent), _leave, name="parent")
+    os.write(to_parent, pipe.greeting(VERSION))
+    # What is printed until here, the parent reads; from now on it is seen at once.
+    for number in (1, 2):
+        os.dup2(stderr, number)
+    os.close(stderr)
+    try:
+        _speak(from_parent, to_parent)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
     # Not by way of an interpreter shutdown, which has nothing left to do.
     os._exit(0)
 
 
-async def _main(from_parent: IO[bytes], to_parent: int, version: str) -> None:
-    outbox = Outbox(to_parent)
+def _speak(from_parent: int, to_parent: int) -> None:
+    loop = asyncio.SelectorEventLoop()
+    outbox = Outbox(to_parent, loop)
     stopped = Stopped()
-    if version != str(VERSION):
-        stopped = Stopped(
-            "inngest-connect-asgi was upgraded beneath a running app; restart it"
-        )
-    else:
-        try:
-            await _run(from_parent, outbox)
-        except Exception:
-            stopped = Stopped(traceback.format_exc())
-    # First what was logged on the way.
-    await asyncio.sleep(0)
-    outbox.tell(stopped)
-    await outbox.flush()
+    try:
+        loop.run_until_complete(_run(from_parent, outbox))
+    except BaseException:
+        stopped = Stopped(traceback.format_exc())
+    loop.run_until_complete(outbox.end(stopped))
 
 
-async def _run(from_parent: IO[bytes], outbox: Outbox) -> None:
+async def _run(from_parent: int, outbox: Outbox) -> None:
     loop = asyncio.get_running_loop()
     runtime = Runtime(outbox.tell, outbox.defer)
-    _, inbox = await loop.connect_read_pipe(lambda: Inbox(runtime), from_parent)
+    lifetime = Lifetime(runtime)
+    outbox.failed = lifetime.crash
+    inbox = Inbox(runtime, lifetime.crash)
+    await loop.connect_read_pipe(lambda: inbox, FileIO(from_parent))
     start = await inbox.start
     os.environ.update(start.environ)
+    tell = ends.guarded(outbox.tell, lifetime.crash)
     # Any thread may log.
-    forwarder = LogForwarder(lambda log: loop.call_soon_threadsafe(outbox.tell, log))
+    forwarder = LogForwarder(lambda log: loop.call_soon_threadsafe(tell, log))
     logging.basicConfig(
         handlers=[forwarder], level=start.log_level, format="%(message)s"
     )
-    await runtime.run(start)
+    await lifetime.run(start)
 
 
 def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_INTERVAL)
+
+
+def _leave(error: BaseException | None) -> None:
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -38,10 +38,13 @@ class Mailbox(Generic[T]):
             self._woken = True
             try:
                 self._loop.call_soon_threadsafe(self._empty)
-            except RuntimeError:  # the loop is closed
+            except BaseException as error:
+                # Or nobody would wake it any more.
                 self._woken = False
-                self._messages.clear()
-                return False
+                if isinstance(error, RuntimeError) and self._loop.is_closed():
+                    self._messages.clear()
+                    return False
+                raise
         return True
 
     def _empty(self) -> None:

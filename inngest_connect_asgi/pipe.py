@@ -1,6 +1,7 @@
 """Messages over a pipe: four bytes of length, then a pickle.
 
-Both ends are the same version of this package, and the pipe is private to them.
+Both ends are the same version of this package, and the pipe is private to them. What
+comes from the child begins with a :func:`greeting`, which shows that it is one.
 """
 
 from __future__ import annotations
@@ -18,12 +19,26 @@ from typing import Any
 if sys.platform == "linux":
     import fcntl
 
-__all__ = ["Decoder", "Writer", "encode"]
+__all__ = ["Decoder", "Writer", "encode", "frame", "greeting"]
 
 PIPE_SIZE = 1024 * 1024
 """Bytes; as much as Linux gives to anyone."""
 
+MAX_MESSAGE_SIZE = 256 * 1024 * 1024
+"""Bytes. The largest real one is a request, of sixteen megabytes at most."""
+
 _HEADER = struct.Struct("!I")
+_NOTHING = memoryview(b"")
+
+
+def greeting(version: int) -> bytes:
+    """The first bytes of a child whose messages are of this version."""
+    return b"inngest-connect-asgi/%d\n" % version
+
+
+def frame(data: bytes) -> bytes:
+    """Plain bytes behind their length, for a reader that has no pickle yet."""
+    return _HEADER.pack(len(data)) + data
 
 
 def encode(message: object) -> memoryview:
@@ -46,11 +61,19 @@ class Decoder:
         self._wanted = _HEADER.size
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """Take bytes, and return the messages that they complete."""
+        """Take bytes, and return the messages that they complete.
+
+        Raises:
+            ValueError: They are none.
+            Exception: Whatever pickle says of what is no pickle.
+        """
         self._buffer += data
         # Most of a large message's pieces complete nothing.
         while len(self._buffer) >= self._wanted:
             (length,) = _HEADER.unpack_from(self._buffer)
+            if length > MAX_MESSAGE_SIZE:
+                # Or one would wait for gigabytes that nobody sends.
+                raise ValueError(f"a message of {length} bytes")
             self._wanted = _HEADER.size + length
             if len(self._buffer) < self._wanted:
                 return
@@ -61,8 +84,18 @@ class Decoder:
             yield message
 
 
+class _Callback:
+    """Tells a callback from a message, which may be anything."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+
 class Writer:
     """Writes messages to a pipe without waiting, and keeps what it does not take.
+
+    What waits is kept as it is, and encoded when it is its turn, so that no more than
+    one message is held twice. Messages are therefore not to change.
 
     Args:
         fd: Is made non-blocking.
@@ -75,16 +108,29 @@ class Writer:
             with suppress(OSError):
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         self._fd = fd
-        self._backlog: deque[memoryview | Callable[[], None]] = deque()
+        self._rest = _NOTHING
+        """Of the message that is being written."""
+        self._waiting: deque[object] = deque()
 
     def write(self, message: object) -> bool:
         """Write a message behind the others; returns whether all are written.
 
         Raises:
             OSError: The other end is gone.
+            Exception: It can't be encoded, and is left out.
         """
-        self._backlog.append(encode(message))
-        return len(self._backlog) == 1 and self.flush()
+        at_once = not self._is_behind
+        self._waiting.append(message)
+        return at_once and self.flush()
+
+    def write_frame(self, data: bytes) -> bool:
+        """Write a :func:`frame`, before any message.
+
+        Raises:
+            OSError: The other end is gone.
+        """
+        self._rest = memoryview(data)
+        return self.flush()
 
     def defer(self, callback: Callable[[], None]) -> bool:
         """Have :meth:`flush` call back once it has written what waits by now.
@@ -92,8 +138,8 @@ class Writer:
         Returns:
             ``False`` where nothing waits; then it is not called.
         """
-        if self._backlog:
-            self._backlog.append(callback)
+        if self._is_behind:
+            self._waiting.append(_Callback(callback))
             return True
         return False
 
@@ -102,19 +148,24 @@ class Writer:
 
         Raises:
             OSError: The other end is gone.
+            Exception: Whatever a callback raised, or encoding; that one is left out.
         """
         try:
-            while self._backlog:
-                first = self._backlog[0]
-                if not isinstance(first, memoryview):
-                    self._backlog.popleft()
-                    first()
+            while self._is_behind:
+                if self._rest:
+                    rest = self._rest[os.write(self._fd, self._rest) :]
+                    # An empty slice would keep all of what it is one of.
+                    self._rest = rest or _NOTHING
                     continue
-                written = os.write(self._fd, first)
-                if written < len(first):
-                    self._backlog[0] = first[written:]
+                first = self._waiting.popleft()
+                if isinstance(first, _Callback):
+                    first.call()
                 else:
-                    self._backlog.popleft()
+                    self._rest = encode(first)
         except BlockingIOError:
             return False
         return True
+
+    @property
+    def _is_behind(self) -> bool:
+        return bool(self._rest) or bool(self._waiting)

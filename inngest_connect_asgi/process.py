@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import os
 import select
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from logging import WARNING
 
-from . import pipe
-from .messages import VERSION, FromApp, FromRuntime, Start, Stopped
+from . import launch, pipe
+from .errors import describe
+from .messages import SILENCE, VERSION, FromApp, FromRuntime, Log, Start, Stopped
+from .outbox import Outbox
 
-__all__ = ["ProcessHost"]
+__all__ = ["ProcessCrashed", "ProcessHost"]
 
-CHILD = "inngest_connect_asgi.child"
+START_TIMEOUT = 30.0
+"""Seconds that a child gets until its first message."""
 
-EXIT_TIMEOUT = 5.0
-"""Seconds a child gets to exit once it has said that it stopped."""
+LOOKS = 5
+"""Times to look, in vain, before a child that says nothing is taken to hang."""
 
 READ_SIZE = pipe.PIPE_SIZE
 
-# What Python and TLS need. Not more: the rest may hold secrets.
-_INHERITED = {
-    "HOME",
-    "LANG",
-    "LD_LIBRARY_PATH",
-    "PATH",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TMPDIR",
-    "TZ",
-    "VIRTUAL_ENV",
-}
+SHOWN = 400
+"""Characters to show of what a child printed."""
 
 # These may have a password in them, and go over the pipe.
 _PROXIES = {
@@ -55,11 +47,15 @@ class ProcessHost:
     """Isolation from everything that the app's process does, the GIL included.
 
     The child imports neither the app nor the SDK. It is told everything through
-    its standard input, and ends when that does, however the parent died.
+    a pipe, and ends when that does, however the parent died.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._outbox: Outbox | None = None
+        self._child: launch.Child | None = None
+        self._error: BaseException | None = None
+        """What the one that runs is to have crashed of."""
 
     def run(
         self, start: Callable[[], Start], tell: Callable[[FromRuntime], None]
@@ -67,41 +63,33 @@ class ProcessHost:
         """Run a child, and read its messages in the calling thread, until it ends.
 
         Raises:
-            ProcessCrashed: It died, or its runtime crashed.
+            ProcessCrashed: It died, hung, or spoke another language, or its runtime
+                crashed.
+            BaseException: Whatever ``start`` or ``tell`` raises.
         """
-        # Takes messages before there is a child, so that none falls between the
-        # start message and the others.
-        outbox = self._outbox = Outbox()
+        # Takes messages before there is a child.
+        outbox = Outbox(self.crash)
+        with self._lock:
+            self._outbox, self._error = outbox, None
         try:
-            proxies = {k: v for k, v in os.environ.items() if k.upper() in _PROXIES}
-            first = replace(start(), environ=proxies)
-            child = _spawn()
-        except BaseException:
-            self._outbox = None
-            raise
-        assert child.stdin is not None
-        assert child.stdout is not None
-        stopped: Stopped | None = None
-        try:
-            outbox.open(child.stdin.fileno(), first)
-            stopped = _read(child.stdout.fileno(), tell)
-            if stopped is not None:
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(EXIT_TIMEOUT)
+            child = launch.Child()
+            try:
+                self._run(child, outbox, start, tell)
+            finally:
+                with self._lock:
+                    self._child = None
+                child.kill()
+                child.wait()
+                outbox.close()
+                child.close()
         finally:
-            self._outbox = None
-            child.kill()
-            code = child.wait()
-            outbox.close()
-            child.stdin.close()
-            child.stdout.close()
-        if stopped is None:
-            raise ProcessCrashed(f"the runtime's process died, exit code {code}")
-        if stopped.error is not None:
-            raise ProcessCrashed(stopped.error)
-
-    def crash(self, error: BaseException) -> None:
-        raise NotImplementedError
+            with self._lock:
+                self._outbox = None
+                error = self._error
+            if error is not None:
+                # Whatever else there is to say comes of that.
+                text = f"the runtime's process was ended: {describe(error)}"
+                raise ProcessCrashed(text) from error
 
     def send(self, message: FromApp) -> None:
         """Send a message to the runtime, if there is one; from any thread."""
@@ -109,113 +97,168 @@ class ProcessHost:
         if outbox is not None:
             outbox.send(message)
 
+    def crash(self, error: BaseException) -> None:
+        """Have :meth:`run` raise, if there is a runtime; from any thread."""
+        with self._lock:
+            if self._outbox is None:
+                return
+            self._error = self._error or error
+            if self._child is not None:
+                self._child.kill()
 
-class Outbox:
-    """Messages to a child, from any thread, without ever blocking it.
+    def _run(
+        self,
+        child: launch.Child,
+        outbox: Outbox,
+        start: Callable[[], Start],
+        tell: Callable[[FromRuntime], None],
+    ) -> None:
+        with self._lock:
+            self._child = child
+            if self._error is not None:
+                return
+        outbox.open(child.input.fileno(), launch.prelude())
+        ear = Ear(child)
+        # Nothing is told to a stranger.
+        ear.hear_greeting()
+        proxies = {k: v for k, v in os.environ.items() if k.upper() in _PROXIES}
+        outbox.begin(replace(start(), environ=proxies))
+        for message in ear.hear():
+            if isinstance(message, Stopped):
+                if message.error is not None:
+                    raise ProcessCrashed(message.error)
+                child.wait()
+                return
+            tell(message)
+        raise ear.death()
 
-    What the pipe takes at once is written at once; a thread waits with the rest.
+
+class Ear:
+    """Listens to a child, and knows whether it is alive.
+
+    What counts is for how long somebody has listened in vain, not the clock: for a
+    while this process may not have run, or the whole machine.
     """
 
-    def __init__(self) -> None:
-        self._early: list[FromApp] = []
-        self._writer: pipe.Writer | None = None
-        self._lock = threading.Lock()
-        self._behind = threading.Event()
-        self._closed = False
+    def __init__(self, child: launch.Child) -> None:
+        self._child = child
+        self._output = child.output.fileno()
+        self._stderr = child.stderr.fileno()
+        os.set_blocking(self._stderr, False)
+        self._poll = select.poll()
+        self._poll.register(self._output, select.POLLIN)
+        self._poll.register(self._stderr, select.POLLIN)
+        self._printed = b""
+        """The end of what it printed before it spoke."""
+        self._early = b""
+        """What came with the greeting."""
+        self._is_quiet = False
+        self._started = False
 
-    def open(self, fd: int, start: Start) -> None:
-        """Write to ``fd`` from now on: ``start``, and then what was sent before."""
-        with self._lock:
-            self._writer = pipe.Writer(fd)
-            for message in (start, *self._early):
-                self._write(message)
-        self._thread = threading.Thread(
-            target=self._catch_up, args=(fd,), name="inngest-connect-pipe", daemon=True
-        )
-        self._thread.start()
+    def hear_greeting(self) -> None:
+        """Wait for the word that shows that it is a child of this version.
 
-    def send(self, message: FromApp) -> None:
-        with self._lock:
-            if self._writer is None:
-                self._early.append(message)
-            elif not self._closed:
-                self._write(message)
+        Raises:
+            ProcessCrashed: It said something else, or nothing.
+        """
+        word = pipe.greeting(VERSION)
+        said = b""
+        while len(said) < len(word) and word.startswith(said):
+            data = self._read()
+            if not data:
+                raise self.death(said)
+            said += data
+        if not said.startswith(word):
+            if said.startswith(word.partition(b"/")[0]):
+                raise ProcessCrashed(
+                    "inngest-connect-asgi was upgraded beneath a running app; "
+                    "restart it"
+                )
+            raise ProcessCrashed(
+                "the runtime's process does not speak our language; it began with "
+                f"{_shown(said[:SHOWN])}"
+            )
+        self._early = said[len(word) :]
 
-    def close(self) -> None:
-        """Write no more: the child is gone."""
-        with self._lock:
-            self._closed = True
-        self._behind.set()
-        self._thread.join()
+    def hear(self) -> Iterator[FromRuntime]:
+        """Its messages, until it is gone.
 
-    def _write(self, message: FromApp) -> None:
-        assert self._writer is not None
-        # Where the child is gone, the reading thread sees it too.
-        with suppress(OSError):
-            if not self._writer.write(message):
-                self._behind.set()
+        Raises:
+            ProcessCrashed: It hangs.
+        """
+        decoder = pipe.Decoder()
+        data = self._early or self._read()
+        while data:
+            try:
+                messages = list(decoder.feed(data))
+            except Exception as error:
+                # Not what it said: there may be a payload in that.
+                text = "the runtime's process said what is no message"
+                raise ProcessCrashed(text) from error
+            if messages and not self._started:
+                self._started = True
+                if self._printed:
+                    text = "The runtime's process printed as it started: "
+                    yield Log(WARNING, text + _shown(self._printed))
+            yield from messages
+            data = self._read()
 
-    def _catch_up(self, fd: int) -> None:
-        assert self._writer is not None
-        room = select.poll()
-        room.register(fd, select.POLLOUT)
+    def death(self, said: bytes = b"") -> ProcessCrashed:
+        """How it died; ``said`` is what it said before."""
+        self._child.kill()
+        code = self._child.wait()
+        text = f"the runtime's process died, exit code {code}"
+        if said:
+            text += f"; it said {_shown(said)}"
+        return ProcessCrashed(text + self._last_words())
+
+    def _read(self) -> bytes:
+        """What it says next; nothing where it is gone."""
+        look = SILENCE / LOOKS
+        patience = SILENCE if self._started else START_TIMEOUT
+        waited = 0.0
         while True:
-            self._behind.wait()
-            if self._closed:
-                return
-            # Returns when the child is gone, too.
-            room.poll()
-            with self._lock:
-                try:
-                    written = self._writer.flush()
-                except OSError:
-                    written = True  # as good as
-                if written:
-                    self._behind.clear()
+            since = time.monotonic()
+            ready = {fd for fd, _ in self._poll.poll(look * 1000)}
+            took = time.monotonic() - since
+            if self._stderr in ready:
+                self._read_stderr()
+            if self._output in ready:
+                return os.read(self._output, READ_SIZE)
+            if not ready and self._child.is_gone and not self._poll.poll(0):
+                # Somebody else has the other end of its pipe, too.
+                return b""
+            # A late look says nothing of the child, which may not have run either.
+            if took < 2 * look:
+                waited += min(took, look)
+            if waited >= patience:
+                self._child.kill()
+                raise ProcessCrashed(
+                    "the runtime's process said nothing for "
+                    f"{patience:g} s; it was killed{self._last_words()}"
+                )
+
+    def _read_stderr(self) -> bool:
+        """Take note of what it printed; returns whether there may be more."""
+        try:
+            data = os.read(self._stderr, READ_SIZE)
+        except BlockingIOError:
+            return False
+        self._printed = (self._printed + data)[-4 * SHOWN :]
+        if not data and not self._is_quiet:
+            # It prints where the app does from now on.
+            self._is_quiet = True
+            self._poll.unregister(self._stderr)
+        return bool(data)
+
+    def _last_words(self) -> str:
+        if self._started:
+            return ""
+        while self._read_stderr():
+            pass
+        return f"; it printed {_shown(self._printed)}" if self._printed else ""
 
 
-def _spawn() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", CHILD, str(os.getpid()), str(VERSION)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        env=_environment(os.environ),
-        # Ctrl-C reaches the whole process group, and the shutdown is the app's.
-        start_new_session=True,
-    )
-
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a child needs of the environment; nothing that holds secrets."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name.upper() in _INHERITED or name.startswith(("LC_", "PYTHON", "COVERAGE_"))
-    }
-    # The packages of this process, wherever it found them, and no others.
-    kept["PYTHONPATH"] = os.pathsep.join(_search_path())
-    kept["PYTHONSAFEPATH"] = "1"
-    # A constant one: glibc's grows with what is freed, and would keep hundreds of
-    # megabytes in the child after a burst of large payloads.
-    kept["MALLOC_MMAP_THRESHOLD_"] = str(4 * 1024 * 1024)
-    return kept
-
-
-def _search_path() -> list[str]:
-    """``sys.path``, in which an empty entry stands for the working directory."""
-    try:
-        return [os.path.abspath(path) for path in sys.path]
-    except FileNotFoundError:  # a deploy has removed it beneath the app
-        return [path for path in sys.path if os.path.isabs(path)]
-
-
-def _read(fd: int, tell: Callable[[FromRuntime], None]) -> Stopped | None:
-    """Pass on messages until the child says that it stopped, or is gone."""
-    decoder = pipe.Decoder()
-    while data := os.read(fd, READ_SIZE):
-        for message in decoder.feed(data):
-            if isinstance(message, Stopped):
-                return message
-            tell(message)
-    return None
+def _shown(data: bytes) -> str:
+    text = data.decode(errors="replace").strip()
+    return repr(text if len(text) <= SHOWN else f"…{text[1 - SHOWN :]}")

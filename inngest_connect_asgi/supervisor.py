@@ -11,15 +11,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from . import ends, logs
 from .backoff import Backoff
-from .messages import FromApp, FromRuntime, Log, Start, State, Stopped
+from .messages import FromApp, FromRuntime, Log, Request, Start, State, Stopped
 
 __all__ = ["Host", "Supervisor"]
 
 RESPAWN_FIRST = 0.5
 RESPAWN_CAP = 30.0
 MAX_CRASHES = 10
-"""Crashes in a row, without a ready connection, after which to give up."""
+"""Crashes in a row, without a stable connection, after which to give up."""
+
+STABLE = 10.0
+"""Seconds that a connection must have been ready for. One that is lost sooner may be
+what the runtime dies of."""
 
 
 class Host(Protocol):
@@ -31,14 +36,14 @@ class Host(Protocol):
         """Run a runtime until it ends, in the calling thread.
 
         Raises:
-            Exception: It crashed.
+            BaseException: It crashed.
         """
 
     def send(self, message: FromApp) -> None:
         """Send it a message, from any thread, without blocking."""
 
     def crash(self, error: BaseException) -> None:
-        """End it as crashed, from any thread."""
+        """End it as crashed, from any thread: :meth:`run` raises."""
 
 
 class Supervisor:
@@ -46,7 +51,8 @@ class Supervisor:
 
     Args:
         start: Makes the start message of a new runtime, in any thread.
-        tell: Takes the messages from the runtime, and last a :class:`Stopped`.
+        tell: Takes the messages from the runtime, and last a :class:`Stopped`. What it
+            raises is a crash of the runtime.
     """
 
     def __init__(
@@ -64,13 +70,18 @@ class Supervisor:
         self._hurry = threading.Event()
         self._state = State("connecting")
         """The last that was told."""
-        # A daemon: a process that exits without a shutdown must not hang on it.
-        self._thread = threading.Thread(
-            target=self._run, name="inngest-connect", daemon=True
-        )
+        self._untold: Request | None = None
+        """One that could not be told, and may be acknowledged by now."""
+        self._error: str | None = None
+        """Of what the last runtime died, where there is to be none after it."""
 
     def start(self) -> None:
-        self._thread.start()
+        """Start the thread.
+
+        Raises:
+            RuntimeError: The system gives no more threads.
+        """
+        ends.start_thread(self._run, self._ended, name="inngest-connect")
 
     def send(self, message: FromApp) -> None:
         self._host.send(message)
@@ -85,29 +96,53 @@ class Supervisor:
 
     def _run(self) -> None:
         while True:
+            if self._untold is not None:
+                self._say(self._untold)
+                self._untold = None
             try:
                 self._host.run(self._start, self._receive)
-            except Exception:
-                error = traceback.format_exc()
+            except BaseException as error:
+                text = _traceback(error)
             else:
-                self._tell(Stopped())
                 return
             last = self._hurry.is_set()
             delay = self._backoff.fail()
             if last or self._backoff.failures >= MAX_CRASHES:
-                self._log_crash(logging.CRITICAL, "it will not be started again", error)
-                self._tell(Stopped(error))
+                self._log_crash(logging.CRITICAL, "it will not be started again", text)
+                self._error = text
                 return
-            self._log_crash(logging.ERROR, f"starting it again in {delay:.1f} s", error)
+            self._log_crash(logging.ERROR, f"starting it again in {delay:.1f} s", text)
             self._tell_state()
             self._hurry.wait(delay)
+
+    def _ended(self, error: BaseException | None) -> None:
+        """Say last of all that there is no runtime any more."""
+        if error is not None:
+            self._error = _traceback(error)
+            self._log_crash(logging.CRITICAL, "so did what looks after it", self._error)
+        self._say(Stopped(self._error))
 
     def _receive(self, message: FromRuntime) -> None:
         if isinstance(message, State):
             self._state = message
-            if message.connection == "ready":
+            if message.connection == "ready" and _age(message) >= STABLE:
                 self._backoff.reset()
-        self._tell(message)
+        try:
+            self._tell(message)
+        except BaseException:
+            if isinstance(message, Request):
+                self._untold = message
+            raise
+
+    def _say(self, message: FromRuntime) -> None:
+        """Tell what the supervisor itself has to say; raises nothing."""
+        try:
+            self._tell(message)
+        except BaseException as error:
+            if isinstance(message, Log):
+                logs.emit(message.level, message.message)
+            text = f"Could not tell the worker of {type(message).__name__}"
+            logs.emit(logging.ERROR, text, error=error)
 
     def _tell_state(self) -> None:
         """Say what a runtime that is gone can not: that there is no connection."""
@@ -130,8 +165,20 @@ class Supervisor:
             paused=False,
             app_waiting_since=None,
         )
-        self._tell(self._state)
+        self._say(self._state)
 
     def _log_crash(self, level: int, what_now: str, error: str) -> None:
-        text = f"The Connect runtime crashed; {what_now}\n{error}"
-        self._tell(Log(level, text))
+        self._say(Log(level, f"The Connect runtime crashed; {what_now}\n{error}"))
+
+
+def _age(state: State) -> float:
+    """Of the connection, in seconds."""
+    return 0.0 if state.connected_at is None else state.at - state.connected_at
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        # Its text is somebody else's code.
+        return f"{type(error).__name__}, of which no traceback could be made\n"

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import pytest
+
 from inngest_connect_asgi.mailbox import Mailbox
 
 from .harness import run
@@ -62,3 +64,27 @@ def test_a_closed_loop_is_told_of() -> None:
     loop.close()
     assert not mailbox.post(1)
     assert not mailbox.post(2)
+
+
+def test_a_wake_up_that_fails_is_not_taken_for_one() -> None:
+    class Loop:
+        wakes = 0
+
+        def call_soon_threadsafe(self, callback: object) -> None:
+            self.wakes += 1
+            if self.wakes == 1:
+                raise MemoryError
+            self.callback = callback
+
+        def is_closed(self) -> bool:
+            return False
+
+    loop = Loop()
+    got: list[int] = []
+    mailbox: Mailbox[int] = Mailbox(loop, got.extend)  # type: ignore[arg-type]
+    with pytest.raises(MemoryError):
+        mailbox.post(1)
+    # Or nothing would ever be delivered again.
+    assert mailbox.post(2)
+    loop.callback()  # type: ignore[operator]
+    assert got == [1, 2]

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -77,3 +79,54 @@ def test_what_is_encoded_may_be_garbage() -> None:
     message.append(message)
     del message
     gc.collect()
+
+
+def test_what_waits_is_encoded_when_it_is_its_turn(ends: tuple[int, int]) -> None:
+    reader, fd = ends
+    writer, decoder = Writer(fd), Decoder()
+    encoded: list[int] = []
+
+    class Message:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __reduce__(self) -> tuple[type[str], tuple[str]]:
+            encoded.append(self.number)
+            return str, ("x" * 3 * PIPE_SIZE,)
+
+    for number in range(3):
+        writer.write(Message(number))
+    assert encoded == [0]
+    got: list[str] = []
+    while not writer.flush():
+        got += decoder.feed(os.read(reader, PIPE_SIZE))
+    assert encoded == [0, 1, 2]
+
+
+def test_what_can_not_be_encoded_is_left_out(ends: tuple[int, int]) -> None:
+    """Or what is to be said about it would wait behind it."""
+    reader, fd = ends
+    writer, decoder = Writer(fd), Decoder()
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        writer.write(lambda: None)
+    assert writer.write("it failed")
+    assert list(decoder.feed(os.read(reader, 1000))) == ["it failed"]
+
+
+def test_nothing_is_kept_of_what_is_written(ends: tuple[int, int]) -> None:
+    reader, fd = ends
+    writer = Writer(fd)
+    tracemalloc.start()
+    try:
+        writer.write("x" * 3 * PIPE_SIZE)
+        while not writer.flush():
+            os.read(reader, PIPE_SIZE)
+        held, _ = tracemalloc.get_traced_memory()
+        assert held < PIPE_SIZE
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_length_that_no_message_has_is_not_waited_for() -> None:
+    with pytest.raises(ValueError, match="a message of 2021161080 bytes"):
+        list(Decoder().feed(b"xxxxx"))

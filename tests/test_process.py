@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
 import pathlib
 import pickle
 import queue
+import select
 import signal
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import textwrap
 import threading
 import time
 import timeit
+from functools import partial
 from typing import Any
 
 import httpx
@@ -33,12 +36,11 @@ from inngest_connect_asgi import (
 from inngest_connect_asgi.child import LogForwarder
 from inngest_connect_asgi.core import Core
 from inngest_connect_asgi.messages import FromRuntime, Log, Request
-from inngest_connect_asgi.process import _environment
 from inngest_connect_asgi.sdk import MAX_BODY_SIZE
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.router import Delivery
 from inngest_connect_asgi.wire import connect_pb2 as wire
-from inngest_connect_asgi.worker import Worker, _record
+from inngest_connect_asgi.worker import Worker
 
 from .harness import (
     bare_app,
@@ -221,7 +223,7 @@ def test_a_log_record_crosses_whole_and_as_plain_data() -> None:
 
 
 def test_a_log_record_bears_the_time_at_which_it_was_made() -> None:
-    record = _record(Log(logging.INFO, "of the child", at=1000000000.25))
+    record = logs.record(logging.INFO, "of the child", at=1000000000.25)
     formatter = logging.Formatter("%(asctime)s")
     formatter.converter = time.gmtime
     assert formatter.format(record) == "2001-09-09 01:46:40,250"
@@ -536,12 +538,10 @@ def test_a_thread_that_crashes_is_replaced_and_loses_nothing(
     run(main)
 
 
-@pytest.mark.parametrize("granted", [True, False])
-def test_one_that_dies_as_it_takes_a_request_has_the_server_decide(
+def test_one_that_dies_as_it_takes_a_request_leaves_it_to_the_server(
     gateway: LocalGateway,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    granted: bool,
 ) -> None:
     accept = Core._accept
 
@@ -558,17 +558,12 @@ def test_one_that_dies_as_it_takes_a_request_has_the_server_decide(
             return "done"
 
         async with worker(gateway, count, isolation="thread"):
-            gateway.faults.nack_leases = not granted
             monkeypatch.setattr(Core, "_accept", die)
             delivery = gateway.request("app-count")
             await off_loop(delivery.wait_for_ack)
-            if granted:
-                reply = await off_loop(delivery.wait_for_reply, 15)
-                assert reply.status == wire.DONE
-            else:
-                await until(lambda: "died as it took a request" in caplog.text, 15)
-        assert calls == (1 if granted else 0)
-        assert delivery.replies == calls
+            await until(lambda: "died as it took a request" in caplog.text, 15)
+        # Its lease is extended whether or not the server has the acknowledgement.
+        assert (calls, delivery.extensions, delivery.replies) == (0, 0, 0)
 
     run(main)
 
@@ -579,7 +574,7 @@ def test_after_ten_deaths_in_a_row_it_gives_up_and_live_fails(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.process.CHILD", "there_is_no_such_module")
+    monkeypatch.setattr("inngest_connect_asgi.launch.ENTRY", "there_is_no_such_module")
     monkeypatch.setattr(Core, "start", None)
     # How long each delay is, the supervisor's tests say.
     monkeypatch.setattr("inngest_connect_asgi.supervisor.RESPAWN_FIRST", 0.001)
@@ -625,6 +620,89 @@ def test_while_it_is_gone_the_worker_is_not_ready(
         await close_http(client)
 
     run(main)
+
+
+@pytest.mark.timeout(120)
+def test_stopped_and_killed_with_a_full_pipe_it_is_replaced_every_time() -> None:
+    """Of the replies that wait for its pipe, none is lost."""
+    rounds, count = 4, 2
+
+    async def main(gateway: LocalGateway) -> None:
+        go = threading.Event()
+        entered = threading.Semaphore(0)
+
+        def large(ctx: inngest.ContextSync) -> str:
+            entered.release()
+            go.wait()
+            return "x" * (MAX_BODY_SIZE - 2)
+
+        def has_connected(times: int) -> bool:
+            return len(gateway.connections) == times and bool(gateway.ready_connections)
+
+        async with worker(gateway, large, isolation="process"):
+            for number in range(1, rounds + 1):
+                go.clear()
+                deliveries = [gateway.request("app-large") for _ in range(count)]
+                for _ in deliveries:
+                    assert await off_loop(entered.acquire, timeout=20)
+                child = the_child()
+                os.kill(child, signal.SIGSTOP)
+                go.set()
+                await until(partial(is_full, child))
+                os.kill(child, signal.SIGKILL)
+                replaced = partial(has_connected, number + 1)
+                await off_loop(gateway.wait_until, replaced, 20)
+                for each in deliveries:
+                    reply = await off_loop(each.wait_for_reply, 30)
+                    assert len(reply.body) == MAX_BODY_SIZE
+        assert set(gateway.executions.values()) == {1}
+
+    # Which of the pipes is full only the host knows.
+    def is_full(child: int) -> bool:
+        return any(
+            not select.select([], [fd], [], 0)[1]
+            for fd, name in descriptors(os.getpid()).items()
+            if name.startswith("pipe:") and name in descriptors(child).values()
+            if is_for_writing(fd)
+        )
+
+    with LocalGateway(heartbeat_interval="200ms", lease_duration=60.0) as gateway:
+        run(lambda: main(gateway))
+
+
+def is_for_writing(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+
+
+def test_one_that_hangs_is_replaced_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("inngest_connect_asgi.process.SILENCE", 5.0)
+
+    async def main(gateway: LocalGateway) -> None:
+        leave = asyncio.Event()
+
+        async def hold(ctx: inngest.Context) -> str:
+            await leave.wait()
+            return "done"
+
+        async with worker(gateway, hold, isolation="process"):
+            delivery = gateway.request("app-hold")
+            await off_loop(delivery.wait_for_ack)
+            os.kill(the_child(), signal.SIGSTOP)
+            await off_loop(
+                gateway.wait_until,
+                lambda: len(gateway.connections) == 2 and gateway.ready_connections,
+                30,
+            )
+            leave.set()
+            reply = await off_loop(delivery.wait_for_reply, 15)
+            assert reply.status == wire.DONE
+        assert "said nothing for 5 s; it was killed" in caplog.text
+        assert set(gateway.executions.values()) == {1}
+
+    with LocalGateway(heartbeat_interval="200ms", lease_duration=60.0) as gateway:
+        run(lambda: main(gateway))
 
 
 def test_killed_with_its_parent_alive_to_a_fork_it_is_gone(
@@ -769,7 +847,7 @@ import asyncio, os, sys, inngest
 
 sys.path.insert(0, "")  # as uvicorn does
 os.rmdir(os.getcwd())
-from inngest_connect_asgi import connect_worker
+from inngest_connect_asgi import connect_worker, logs
 
 client = inngest.Inngest(app_id="app", logger=None)
 
@@ -799,15 +877,6 @@ def test_it_survives_that_its_working_directory_was_removed(
         check=True,
     )
     assert not directory.exists()
-
-
-def test_it_looks_for_packages_where_the_app_does(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", "vendored", "/opt/shop"])
-    path = _environment({})["PYTHONPATH"].split(os.pathsep)
-    assert path == [str(tmp_path), str(tmp_path / "vendored"), "/opt/shop"]
 
 
 def test_a_frozen_program_is_told_what_it_can_not_have(

@@ -8,16 +8,18 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from inngest_connect_asgi.backoff import Backoff
 from inngest_connect_asgi.messages import (
     Configuration,
     FromApp,
     FromRuntime,
     Log,
+    Ping,
     Start,
     State,
     Stopped,
 )
-from inngest_connect_asgi.supervisor import MAX_CRASHES, Supervisor
+from inngest_connect_asgi.supervisor import MAX_CRASHES, STABLE, Supervisor
 
 START = Start(Configuration((), "http://127.0.0.1", "instance", "0"))
 
@@ -45,7 +47,14 @@ def crash(tell: Callable[[FromRuntime], None]) -> None:
 
 
 def crash_when_ready(tell: Callable[[FromRuntime], None]) -> None:
-    tell(State("ready"))
+    tell(State("ready", at=1000.0, connected_at=1000.0 - STABLE + 0.1))
+    raise RuntimeError("boom")
+
+
+def crash_when_stable(tell: Callable[[FromRuntime], None]) -> None:
+    tell(State("ready", at=1000.0, connected_at=1000.0 - STABLE))
+    # Not when it is over.
+    tell(State("reconnecting", at=1001.0))
     raise RuntimeError("boom")
 
 
@@ -66,11 +75,21 @@ class Delays(threading.Event):
 
 
 def run(
-    host: FakeHost, *, hurry: bool = False, delays: Delays | None = None
+    host: FakeHost,
+    *,
+    hurry: bool = False,
+    delays: Delays | None = None,
+    start: Callable[[], Start] = lambda: START,
+    refuse: Callable[[FromRuntime], None] = lambda _: None,
 ) -> list[FromRuntime]:
-    """Run a supervisor to its end, and return what it told."""
+    """Run a supervisor to its end, and return what it told and was not refused."""
     told: queue.Queue[FromRuntime] = queue.Queue()
-    supervisor = Supervisor(host, lambda: START, told.put)
+
+    def tell(message: FromRuntime) -> None:
+        refuse(message)
+        told.put(message)
+
+    supervisor = Supervisor(host, start, tell)
     supervisor._hurry = delays or Delays()
     if hurry:
         supervisor.hurry()
@@ -113,14 +132,111 @@ def test_gives_up_after_a_row_of_crashes() -> None:
     assert "RuntimeError: boom" in str(stopped.error)
 
 
-def test_a_ready_connection_ends_the_row() -> None:
+def test_a_stable_connection_ends_the_row() -> None:
     before, after = [crash] * (MAX_CRASHES - 1), [crash] * (MAX_CRASHES - 2)
-    host = FakeHost(*before, crash_when_ready, *after, finish)
+    host = FakeHost(*before, crash_when_stable, *after, finish)
     delays = Delays()
     assert run(host, delays=delays)[-1] == Stopped()
     # Which is the first of a new row.
     check_delays(delays.seconds[: len(before)])
     check_delays(delays.seconds[len(before) :])
+
+
+def test_one_that_is_ready_for_a_moment_does_not() -> None:
+    """Or a runtime that dies of its first request would be started for ever."""
+    host = FakeHost(*[crash_when_ready] * 20)
+    *_, stopped = run(host)
+    assert len(host.starts) == MAX_CRASHES
+    assert isinstance(stopped, Stopped)
+    assert stopped.error is not None
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_a_host_raises_is_a_crash(error: type[BaseException]) -> None:
+    def leave(tell: Callable[[FromRuntime], None]) -> None:
+        raise error("of the host")
+
+    host = FakeHost(leave, finish)
+    *told, stopped = run(host)
+    assert stopped == Stopped()
+    (log,) = [message for message in told if isinstance(message, Log)]
+    assert f"{error.__name__}: of the host" in log.message
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_whatever_its_start_message_raises_is_a_crash(
+    error: type[BaseException],
+) -> None:
+    def start() -> Start:
+        raise error("of the start")
+
+    host = FakeHost()
+    *_, stopped = run(host, start=start)
+    assert isinstance(stopped, Stopped)
+    assert f"{error.__name__}: of the start" in str(stopped.error)
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+@pytest.mark.parametrize("kind", [Log, State])
+def test_what_can_not_be_told_is_logged_and_ends_nothing(
+    error: type[BaseException], kind: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(message: FromRuntime) -> None:
+        if isinstance(message, kind):
+            raise error("of the worker")
+
+    host = FakeHost(crash, finish)
+    *_, stopped = run(host, refuse=refuse)
+    assert stopped == Stopped()
+    assert len(host.starts) == 2
+    assert f"Could not tell the worker of {kind.__name__}" in caplog.text
+    assert f"{error.__name__}: of the worker" in caplog.text
+    if kind is Log:
+        # And not lost for that.
+        assert "RuntimeError: boom" in caplog.text
+
+
+def test_what_the_worker_raises_on_a_message_is_a_crash() -> None:
+    refused = 0
+
+    def refuse(message: FromRuntime) -> None:
+        nonlocal refused
+        if isinstance(message, Ping):
+            refused += 1
+            raise SystemExit("of the worker")
+
+    def ping(tell: Callable[[FromRuntime], None]) -> None:
+        tell(Ping(1))
+
+    host = FakeHost(ping, finish)
+    *told, stopped = run(host, refuse=refuse)
+    assert (stopped, refused) == (Stopped(), 1)
+    assert any(
+        isinstance(each, Log) and "SystemExit: of the worker" in each.message
+        for each in told
+    )
+
+
+def test_a_fault_of_its_own_is_its_end_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: object) -> float:
+        raise SystemExit("of the supervisor")
+
+    monkeypatch.setattr(Backoff, "fail", fail)
+    *_, log, stopped = run(FakeHost(crash, finish))
+    assert isinstance(log, Log)
+    assert isinstance(stopped, Stopped)
+    assert "SystemExit: of the supervisor" in str(stopped.error)
+
+
+def test_without_a_thread_its_start_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="thread"):
+        Supervisor(FakeHost(), lambda: START, print).start()
 
 
 def test_the_delay_doubles_from_half_a_second_to_thirty() -> None:

@@ -1,0 +1,422 @@
+"""How a child is started: by nobody's leave, and from wherever the app is."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import types
+import venv
+import zipfile
+from importlib.machinery import ModuleSpec
+
+import httpx
+import pytest
+import websockets
+
+import inngest_connect_asgi
+from inngest_connect_asgi import launch
+from inngest_connect_asgi.messages import Log, State
+from inngest_connect_asgi.process import ProcessCrashed
+from inngest_connect_asgi.testing import LocalGateway
+
+from .hosts import Running, inject, stranger
+
+PACKAGE = pathlib.Path(inngest_connect_asgi.__file__).parent
+SITE = pathlib.Path(httpx.__file__).parent.parent
+
+# Ends well once a child of this process has made a connection.
+SCRIPT = """
+import asyncio, inngest
+from inngest_connect_asgi import connect_worker, messages
+
+assert messages.VERSION == 4711, messages.__file__
+client = inngest.Inngest(app_id="app", logger=None)
+
+async def noop(ctx):
+    pass
+
+trigger = inngest.TriggerEvent(event="noop")
+functions = [client.create_function(fn_id="noop", trigger=trigger)(noop)]
+at_last()
+
+async def main():
+    async with connect_worker(client, functions, isolation="process") as worker:
+        await worker.ready(30)
+
+asyncio.run(main())
+"""
+
+
+def copy_package(to: pathlib.Path) -> pathlib.Path:
+    """A copy that knows no child but one of its own."""
+    shutil.copytree(PACKAGE, to, ignore=shutil.ignore_patterns("__pycache__"))
+    messages = to / "messages.py"
+    text = re.sub(
+        r"^VERSION = \d+$", "VERSION = 4711", messages.read_text(), flags=re.M
+    )
+    messages.write_text(text)
+    return to
+
+
+def run_script(
+    gateway: LocalGateway,
+    before: str = "",
+    at_last: str = "pass",
+    *,
+    python: pathlib.Path | str = sys.executable,
+    flags: tuple[str, ...] = (),
+    cwd: pathlib.Path,
+    **environ: str,
+) -> str:
+    script = (
+        textwrap.dedent(before)
+        + f"\ndef at_last():\n{textwrap.indent(textwrap.dedent(at_last), '    ')}\n"
+        + SCRIPT
+    )
+    result = subprocess.run(
+        [python, *flags, "-c", script],
+        env={**os.environ, **gateway.environ, **environ},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=50,
+    )
+    assert result.returncode == 0, result.stdout
+    assert len(gateway.connections) == 1, result.stdout
+    return result.stdout
+
+
+# Where it finds the package
+
+
+def test_in_a_folder_that_the_app_has_put_on_its_path(
+    gateway: LocalGateway, tmp_path: pathlib.Path
+) -> None:
+    copy_package(tmp_path / "vendored" / "inngest_connect_asgi")
+    # Relative, and gone from there by the time.
+    before = "import sys; sys.path.insert(0, 'vendored')"
+    at_last = f"import os; os.chdir({str(SITE)!r})"
+    run_script(gateway, before, at_last, cwd=tmp_path)
+
+
+def test_in_a_zip_file(gateway: LocalGateway, tmp_path: pathlib.Path) -> None:
+    package = copy_package(tmp_path / "inngest_connect_asgi")
+    archive = tmp_path / "app.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for folder in (package, SITE / "httpx", SITE / "httpcore", SITE / "websockets"):
+            for path in folder.rglob("*.py"):
+                file.write(path, path.relative_to(folder.parent))
+    shutil.rmtree(package)
+    before = f"""
+        import sys
+        sys.path.insert(0, {str(archive)!r})
+        import httpx
+        assert httpx.__file__.startswith({str(archive)!r})
+    """
+    run_script(gateway, before, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_by_an_import_hook_alone(
+    gateway: LocalGateway, tmp_path: pathlib.Path, first: bool
+) -> None:
+    """As an editable install of setuptools has one; here under another name, too."""
+    package = copy_package(tmp_path / "src" / "lib")
+    before = f"""
+        import sys
+        from importlib.machinery import PathFinder
+        from importlib.metadata import DistributionFinder, MetadataPathFinder
+        from importlib.util import spec_from_file_location
+
+        class Hook:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name == "inngest_connect_asgi":
+                    return spec_from_file_location(
+                        name, {str(package / "__init__.py")!r},
+                        submodule_search_locations=[{str(package)!r}],
+                    )
+                if path is None:
+                    return PathFinder.find_spec(name, [{str(SITE)!r}])
+
+            @staticmethod
+            def find_distributions(context):
+                where = DistributionFinder.Context(
+                    name=context.name, path=[{str(SITE)!r}]
+                )
+                return MetadataPathFinder.find_distributions(where)
+
+        assert {str(SITE)!r} not in sys.path
+        sys.meta_path.insert({0 if first else 9}, Hook)
+    """
+    run_script(gateway, before, flags=("-S",), cwd=tmp_path, PYTHONPATH="")
+
+
+def test_in_a_virtual_environment(
+    gateway: LocalGateway, tmp_path: pathlib.Path
+) -> None:
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    (packages,) = (tmp_path / "venv" / "lib").glob("*/site-packages")
+    copy_package(packages / "inngest_connect_asgi")
+    (packages / "others.pth").write_text(f"{SITE}\n")
+    python = tmp_path / "venv" / "bin" / "python"
+    run_script(gateway, python=python, cwd=tmp_path, PYTHONPATH="")
+
+
+def test_with_its_standard_library_where_the_environment_says(
+    gateway: LocalGateway, tmp_path: pathlib.Path
+) -> None:
+    copy_package(tmp_path / "inngest_connect_asgi")
+    path = f"{tmp_path}{os.pathsep}{SITE}"
+    home = f"{sys.base_prefix}:{sys.base_exec_prefix}"
+    run_script(gateway, cwd=tmp_path, PYTHONPATH=path, PYTHONHOME=home)
+
+
+def test_not_in_what_came_in_front_of_it_later(
+    gateway: LocalGateway, tmp_path: pathlib.Path
+) -> None:
+    """As what a server puts on the path after it was imported itself."""
+    copy_package(tmp_path / "packages" / "inngest_connect_asgi")
+    app = tmp_path / "app"
+    app.mkdir()
+    for name in ("inngest_connect_asgi", "websockets", "httpx", "asyncio", "queue"):
+        (app / f"{name}.py").write_text("raise SystemExit('a stranger')")
+    before = f"import sys; sys.path.insert(0, {str(tmp_path / 'packages')!r})"
+    at_last = f"""
+        import sys
+        import inngest_connect_asgi.process
+        sys.path.insert(0, {str(app)!r})
+    """
+    run_script(gateway, before, at_last, cwd=app, flags=("-I",))
+
+
+def test_the_path_is_the_apps(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [launch._absolute(path) for path in ("", "vendored", "/opt/shop")]
+    assert paths == [str(tmp_path), str(tmp_path / "vendored"), "/opt/shop"]
+
+
+def test_what_the_app_has_found() -> None:
+    found = launch.found()
+    assert found["websockets"] == (websockets.__file__, list(websockets.__path__))
+    # A namespace, whose parts may be anywhere.
+    file, folders = found["google"]
+    assert file is None
+    assert folders
+    file, _ = found["google.protobuf"]
+    assert file is not None
+    # Python's own it has itself.
+    assert not {"asyncio", "__main__", "sys"} & set(found)
+
+
+def test_an_odd_module_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lazy(types.ModuleType):
+        def __getattribute__(self, name: str) -> object:
+            raise AssertionError("loaded")
+
+    liar = types.ModuleType("liar")
+    liar.__spec__ = ModuleSpec("liar", None, origin="/liar.py")
+    liar.__dict__["__path__"] = 1
+    monkeypatch.setitem(sys.modules, "lazy", Lazy("lazy"))
+    monkeypatch.setitem(sys.modules, "liar", liar)
+    monkeypatch.setitem(sys.modules, "no_module", object())
+    monkeypatch.setitem(sys.modules, "nothing", None)
+    found = launch.found()
+    assert not {"lazy", "liar", "no_module", "nothing"} & set(found)
+    assert launch.prelude()
+
+
+# Whose it is
+
+
+def test_it_has_none_of_what_httpx_has_for_people(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert importlib.util.find_spec("rich"), "or nothing is shown"
+    inject(
+        monkeypatch,
+        """
+import inngest_connect_asgi.child
+assert "httpx" in sys.modules
+print("it has", {"click", "pygments", "rich"} & set(sys.modules))
+sys.exit()
+""",
+    )
+    assert str(Running().end()).endswith("it printed 'it has set()'")
+
+
+def test_nothing_of_the_apps_runs_in_it(
+    gateway: LocalGateway, tmp_path: pathlib.Path
+) -> None:
+    """Of a launcher, of a company's Python, of a tool in an environment."""
+    marker = "import os; open(os.path.join({!r}, f'{}-{{os.getpid()}}'), 'w')"
+    environment = tmp_path / "venv"
+    venv.create(environment, with_pip=False, symlinks=True)
+    (packages,) = (environment / "lib").glob("*/site-packages")
+    launcher = tmp_path / "launcher"
+    launcher.mkdir()
+    ran = tmp_path / "ran"
+    ran.mkdir()
+    greet = "\nprint('python of ACME Corp.')"
+    (launcher / "sitecustomize.py").write_text(marker.format(str(ran), "site") + greet)
+    (launcher / "usercustomize.py").write_text(marker.format(str(ran), "user") + greet)
+    (packages / "hook.pth").write_text(marker.format(str(ran), "pth"))
+    (packages / "others.pth").write_text(f"{SITE}\n")
+    copy_package(packages / "inngest_connect_asgi")
+    output = run_script(
+        gateway,
+        python=environment / "bin" / "python",
+        cwd=tmp_path,
+        PYTHONPATH=str(launcher),
+    )
+    kinds = [path.name.partition("-")[0] for path in ran.iterdir()]
+    assert sorted(set(kinds)) in (["pth", "site", "user"], ["pth", "site"])
+    # Once each, in the app's process.
+    assert len(kinds) == len(set(kinds)), kinds
+    assert output.count("ACME") == len(kinds) - 1
+
+
+def test_what_it_needs_of_the_environment() -> None:
+    kept = launch.environment(
+        {
+            "SSL_CERT_FILE": "/ca.pem",
+            "OPENSSL_CONF": "/openssl.cnf",
+            "LC_ALL": "C",
+            "DATABASE_URL": "secret",
+            "SSLKEYLOGFILE": "/keys",
+            "PYTHONPATH": "/launcher",
+            "PYTHONSTARTUP": "/greet.py",
+            "PYTHONHOME": "/opt/python",
+            "LD_PRELOAD": "/agent.so",
+            "COVERAGE_PROCESS_START": ".coveragerc",
+        }
+    )
+    del kept["MALLOC_MMAP_THRESHOLD_"]
+    assert kept == {
+        "SSL_CERT_FILE": "/ca.pem",
+        "OPENSSL_CONF": "/openssl.cnf",
+        "LC_ALL": "C",
+        "PYTHONHOME": "/opt/python",
+    }
+
+
+def test_what_it_prints_is_seen_and_is_no_message(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inject(
+        monkeypatch,
+        """
+print("python of ACME Corp.")
+import os
+from inngest_connect_asgi.lifetime import Lifetime
+run = Lifetime.run
+def loud(self, start):
+    print("printed later")
+    os.write(1, b"written later\\n")
+    return run(self, start)
+Lifetime.run = loud
+""",
+    )
+    running = Running()
+    log = running.wait_for(Log)
+    assert log.level == logging.WARNING
+    assert "'python of ACME Corp.'" in log.message
+    running.wait_for(State)
+    running.host.crash(RuntimeError("over"))
+    assert isinstance(running.end(), ProcessCrashed)
+    seen = capfd.readouterr()
+    assert seen.err.splitlines()[:2] == ["printed later", "written later"]
+    assert "ACME" not in seen.out + seen.err
+
+
+def test_a_daemon_without_standard_streams(
+    gateway: LocalGateway, tmp_path: pathlib.Path
+) -> None:
+    copy_package(tmp_path / "inngest_connect_asgi")
+    at_last = "import os; [os.close(fd) for fd in (0, 1, 2)]"
+    run_script(gateway, at_last=at_last, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+
+
+# Whether it is one
+
+
+def end() -> str:
+    """How a host ends that never gets to its start message."""
+
+    def never() -> None:
+        raise AssertionError("told a stranger everything")
+
+    error = Running(begin=never).end()  # type: ignore[arg-type]
+    assert isinstance(error, ProcessCrashed)
+    return str(error)
+
+
+def test_one_that_says_something_else_is_quoted_and_told_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    greeting = "b'python of ACME\\n' + b'x' * 100000"
+    stranger(monkeypatch, f"os.write(output, {greeting})\ntime.sleep(60)")
+    text = end()
+    assert "does not speak our language" in text
+    assert "'python of ACME\\nxxx" in text
+    assert len(text) < 1000
+
+
+def test_one_that_says_the_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger(monkeypatch, "os.write(output, b'inngest-conn'); os._exit(3)")
+    assert "exit code 3; it said 'inngest-conn'" in end()
+
+
+def test_one_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    word = b"inngest-connect-asgi/471100\n"
+    stranger(monkeypatch, f"os.write(output, {word!r})\ntime.sleep(60)")
+    assert "upgraded beneath a running app" in end()
+
+
+def test_one_that_dies_before_it_speaks_has_last_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stranger(monkeypatch, "os.write(2, b'x' * 50000 + b'\\nthe end\\n')\nos._exit(3)")
+    text = end()
+    assert "exit code 3; it printed '…xxx" in text
+    assert text.endswith("\\nthe end'")
+    assert len(text) < 1000
+
+
+def test_one_that_can_not_be_imported_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "ENTRY", "there_is_no_such_module")
+    assert "ModuleNotFoundError: No module named" in end()
+
+
+def test_one_that_never_speaks_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inngest_connect_asgi.process.START_TIMEOUT", 0.5)
+    stranger(monkeypatch, "os.write(2, b'waiting')\ntime.sleep(60)")
+    assert "said nothing for 0.5 s; it was killed; it printed 'waiting'" in end()
+
+
+def test_one_that_only_prints_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inngest_connect_asgi.process.START_TIMEOUT", 0.5)
+    stranger(monkeypatch, "while True: os.write(2, b'x'); time.sleep(0.01)")
+    assert "said nothing for 0.5 s" in end()
+
+
+def test_nothing_is_left_of_one_that_could_not_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "command", lambda *_: ["/there/is/no/such/python"])
+    before = set(os.listdir("/proc/self/fd"))
+    error = Running().end()
+    assert isinstance(error, FileNotFoundError)
+    assert set(os.listdir("/proc/self/fd")) == before
