@@ -13,11 +13,11 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import IO
 
-from . import pipe
+from . import logs, pipe, trust
+from .errors import format_traceback
 from .messages import VERSION, FromRuntime, Log, Start, Stopped
 from .runtime import Runtime
 
@@ -136,8 +136,8 @@ async def _main(from_parent: IO[bytes], to_parent: int, version: str) -> None:
     else:
         try:
             await _run(from_parent, outbox)
-        except Exception:
-            stopped = Stopped(traceback.format_exc())
+        except Exception as error:
+            stopped = Stopped(format_traceback(error))
     # First what was logged on the way.
     await asyncio.sleep(0)
     outbox.tell(stopped)
@@ -155,6 +155,12 @@ async def _run(from_parent: IO[bytes], outbox: Outbox) -> None:
     logging.basicConfig(
         handlers=[forwarder], level=start.log_level, format="%(message)s"
     )
+    if start.truststore and (problem := trust.inject_truststore()) is not None:
+        logs.emit(
+            logging.WARNING,
+            "The app has injected truststore, and the runtime's process can't "
+            f"({problem}): it trusts {trust.description()}",
+        )
     await runtime.run(start)
 
 

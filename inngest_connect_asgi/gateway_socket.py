@@ -11,13 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from .actions import Send
-from .errors import describe
+from .network import Network
 
 __all__ = ["GatewaySocket"]
 
@@ -73,10 +73,13 @@ class GatewaySocket:
     all others are sent: a heartbeat is never behind more than one reply.
     """
 
-    def __init__(self, link: int, url: str, listener: Listener) -> None:
+    def __init__(
+        self, link: int, url: str, listener: Listener, network: Network
+    ) -> None:
         self._link = link
         self._url = url
         self._listener = listener
+        self._network = network
         self._frames: deque[Send] = deque()
         self._bulk: deque[Send] = deque()
         self._early: list[bytes | str] = []
@@ -140,9 +143,10 @@ class GatewaySocket:
                 close_timeout=CLOSE_TIMEOUT,
                 max_size=MAX_MESSAGE_SIZE,
                 logger=LOGGER,
+                **self._network.websocket(self._url),
             )
-        except (OSError, ValueError, EOFError, WebSocketException) as error:
-            self._listener.lost(self._link, _open_error(error))
+        except Exception as error:
+            self._listener.lost(self._link, self._open_error(error))
             return
         assert isinstance(connection, Connection)
         self._connection = connection
@@ -151,6 +155,13 @@ class GatewaySocket:
         await self._ending.wait()
         await connection.close(1000, self._close_reason or "")
         self._listener.lost(self._link, _close_reason(connection.protocol.close_exc))
+
+    def _open_error(self, error: Exception) -> str:
+        via = self._network.via(self._url)
+        if isinstance(error, InvalidStatus):
+            return f"the gateway answered {error.response.status_code}{via}"
+        what = self._network.explain(error)
+        return f"the gateway could not be reached{via}: {what}"
 
     # What the connection calls.
 
@@ -211,12 +222,6 @@ class Connection(ClientConnection):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._owner.resume()
-
-
-def _open_error(error: Exception) -> str:
-    if isinstance(error, InvalidStatus):
-        return f"the gateway answered {error.response.status_code}"
-    return f"the gateway could not be reached: {describe(error)}"
 
 
 def _close_reason(error: ConnectionClosed) -> str:

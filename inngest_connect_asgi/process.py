@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from . import pipe
+from . import network, pipe, trust
 from .messages import VERSION, FromApp, FromRuntime, Start, Stopped
 
 __all__ = ["ProcessHost"]
@@ -29,21 +29,10 @@ _INHERITED = {
     "LANG",
     "LD_LIBRARY_PATH",
     "PATH",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
     "TMPDIR",
     "TZ",
     "VIRTUAL_ENV",
-}
-
-# These may have a password in them, and go over the pipe.
-_PROXIES = {
-    "ALL_PROXY",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NO_PROXY",
-    "WSS_PROXY",
-    "WS_PROXY",
+    *network.INHERITED,
 }
 
 
@@ -73,8 +62,11 @@ class ProcessHost:
         # start message and the others.
         outbox = self._outbox = Outbox()
         try:
-            proxies = {k: v for k, v in os.environ.items() if k.upper() in _PROXIES}
-            first = replace(start(), environ=proxies)
+            first = replace(
+                start(),
+                environ=network.for_a_child(),
+                truststore=trust.truststore_is_injected(),
+            )
             child = _spawn()
         except BaseException:
             self._outbox = None

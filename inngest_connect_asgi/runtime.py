@@ -13,7 +13,6 @@ import httpx
 
 from .actions import Abort, Action, Close, Finish, Flush, Open, Send, StartLink, Tell
 from .core import Core
-from .errors import describe
 from .gateway_socket import GatewaySocket
 from .messages import (
     Configuration,
@@ -26,6 +25,7 @@ from .messages import (
     Result,
     Start,
 )
+from .network import Network, split_credentials
 
 if TYPE_CHECKING:
     from .probe import ProbeServer
@@ -83,9 +83,12 @@ class Runtime:
         """
         configuration = start.configuration
         self._loop = asyncio.get_running_loop()
-        self._core = Core(configuration)
+        self._network = Network()
+        self._core = Core(configuration, via=self._network.via)
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._origin = configuration.api_origin.rstrip("/")
+        self._origin, authorization = split_credentials(
+            configuration.api_origin.rstrip("/")
+        )
         self._headers = {
             "content-type": "application/protobuf",
             # A few hundred bytes; and none that grow when they are unpacked.
@@ -93,7 +96,10 @@ class Runtime:
         }
         if configuration.environment is not None:
             self._headers["x-inngest-env"] = configuration.environment
-        async with httpx.AsyncClient(timeout=HTTP_TIMEOUT) as self._http:
+        if authorization is not None:
+            # Of a dev server behind a password; a signing key goes before it.
+            self._headers["authorization"] = authorization
+        async with self._network.http_client(self._origin, HTTP_TIMEOUT) as self._http:
             try:
                 if configuration.probe is not None:
                     await self._start_probe(configuration, configuration.probe)
@@ -196,7 +202,9 @@ class Runtime:
         elif isinstance(action, StartLink):
             self._starts[action.link] = self._spawn(self._call_start(action))
         elif isinstance(action, Open):
-            self._sockets[action.link] = GatewaySocket(action.link, action.url, self)
+            self._sockets[action.link] = GatewaySocket(
+                action.link, action.url, self, self._network
+            )
         elif isinstance(action, Flush):
             self._spawn(self._call_flush(action))
         elif isinstance(action, Close):
@@ -287,7 +295,7 @@ class Runtime:
                 "/v0/connect/start", call.body, call.signing_key
             )
         except _HTTP_ERRORS as error:
-            reason = f"the start API could not be reached: {describe(error)}"
+            reason = self._unreachable("start", error)
             self._step(self._core.lost, call.link, reason)
             self._end_turn()
         else:
@@ -303,11 +311,16 @@ class Runtime:
                 "/v0/connect/flush", call.body, call.signing_key
             )
         except _HTTP_ERRORS as error:
-            reason = f"the flush API could not be reached: {describe(error)}"
+            reason = self._unreachable("flush", error)
         self._step(
             self._core.flush_answered, call.request_id, status, body, error=reason
         )
         self._end_turn()
+
+    def _unreachable(self, api: str, error: BaseException) -> str:
+        via = self._network.via(self._origin)
+        what = self._network.explain(error)
+        return f"the {api} API could not be reached{via}: {what}"
 
     async def _post(
         self, path: str, body: bytes, signing_key: str | None

@@ -6,12 +6,12 @@ import logging
 import random
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
 from .backoff import Backoff
+from .errors import format_traceback
 from .messages import FromApp, FromRuntime, Log, Start, State, Stopped
 
 __all__ = ["Host", "Supervisor"]
@@ -80,8 +80,8 @@ class Supervisor:
         while True:
             try:
                 self._host.run(self._start, self._receive)
-            except Exception:
-                error = traceback.format_exc()
+            except Exception as crash:
+                error = format_traceback(crash)
             else:
                 self._tell(Stopped())
                 return
