@@ -63,6 +63,8 @@ def _environment() -> inngest.Inngest:
     try:
         client = inngest.Inngest(app_id="doctor", logger=None)
     except Exception as error:
+        # Its HTTP client reads the same variables, and may say less of them.
+        network.check_variables()
         raise Failed(f"environment: the SDK refuses it: {describe(error)}") from None
     mode = "Inngest Cloud" if client.is_production else "dev server"
     cause = "as no INNGEST_DEV is set"

@@ -34,7 +34,7 @@ HIDDEN = "***"
 _WORD = re.compile(r"\S+")
 _CLOSERS = re.compile(r"[)\]>}'\",;:.]*\Z")
 _HEADER = re.compile(
-    r"""((?:proxy-)?authorization["']?\s*[:=,]\s*b?["']?)
+    r"""((?:proxy-)?authorization["']?\s*[:=,]\s*(?:b?["'])?)
         (?:(basic|bearer|digest)\s+)?[^\s"',;)]+""",
     re.IGNORECASE | re.VERBOSE,
 )

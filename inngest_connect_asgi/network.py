@@ -22,7 +22,14 @@ from .proxies import Proxy
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["INHERITED", "Network", "check", "for_a_child", "split_credentials"]
+__all__ = [
+    "INHERITED",
+    "Network",
+    "check",
+    "check_variables",
+    "for_a_child",
+    "split_credentials",
+]
 
 INHERITED = (
     "HOSTALIASES",
@@ -90,8 +97,7 @@ class Network:
 
     def _is_excepted(self, url: str) -> bool:
         """Whether there would be a proxy but for NO_PROXY."""
-        rest = {k: v for k, v in self._environ.items() if k.lower() != "no_proxy"}
-        return proxies.choose(url, rest) is not None
+        return proxies.choose(url, _without_exceptions(self._environ)) is not None
 
     def explain(self, error: BaseException) -> str:
         """What went wrong, in one line without credentials."""
@@ -134,6 +140,11 @@ class Network:
             trust_env=False,
             verify=self.trust if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             proxy=None if proxy is None else self._httpx_proxy(proxy),
+            event_hooks=(
+                {"request": [_close_what_is_refused]}
+                if proxy is not None and proxy.is_socks
+                else {}
+            ),
         )
 
     def _httpx_proxy(self, proxy: Proxy) -> httpx.Proxy:
@@ -170,6 +181,23 @@ class Network:
         return options
 
 
+async def _close_what_is_refused(request: httpx.Request) -> None:
+    """Have httpcore leave no socket open where a SOCKS proxy does not let through.
+
+    It would forget the connection to the proxy without closing it, at every attempt.
+    """
+    stream: Any = None
+
+    async def trace(event: str, info: dict[str, Any]) -> None:
+        nonlocal stream
+        if event == "socks.connect_tcp.complete":
+            stream = info["return_value"]
+        elif event == "socks.setup_socks5_connection.failed" and stream is not None:
+            await stream.aclose()
+
+    request.extensions["trace"] = trace
+
+
 class _SecretText(str):
     """What httpx makes of it shows nothing: httpcore logs it at DEBUG, for SOCKS."""
 
@@ -203,6 +231,23 @@ def check(
         trust.check(environ)
 
 
+def check_variables(environ: Mapping[str, str] = os.environ) -> None:
+    """Check all that the environment says, whether or not it is needed here.
+
+    Raises:
+        ConfigurationError: As :func:`check` does.
+    """
+    for scheme in ("http", "https"):
+        proxy = proxies.choose(f"{scheme}://host.invalid", _without_exceptions(environ))
+        if proxy is not None:
+            _check_proxy(proxy, scheme)
+    trust.check(environ)
+
+
+def _without_exceptions(environ: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in environ.items() if k.lower() != "no_proxy"}
+
+
 def _check_proxy(proxy: Proxy, url: str) -> None:
     if proxy.is_socks:
         wanted = _SOCKS_PACKAGES
@@ -232,10 +277,7 @@ def for_a_child(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
     There may be passwords in them.
     """
-    return {
-        f"{name}_proxy": value
-        for name, (_, value) in proxies.variables(environ).items()
-    }
+    return dict(proxies.variables(environ).values())
 
 
 def split_credentials(origin: str) -> tuple[str, str | None]:

@@ -8,7 +8,7 @@ import re
 import sys
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from .errors import ConfigurationError
@@ -159,15 +159,11 @@ def _parse(source: str, value: str) -> Proxy:
         raise wrong("has a host or a port that is none") from None
     if not host or port == 0 or not host.isprintable() or " " in host:
         raise wrong("has no host" if not host else "has a host or a port that is none")
-    username = password = None
-    if at:
-        username, _, password = user_info.partition(":")
-        username, password = unquote(username), unquote(password)
-    return (
-        Proxy(scheme, host, port or _PORTS[scheme], source, username or None, password)
-        if username or password
-        else Proxy(scheme, host, port or _PORTS[scheme], source)
-    )
+    proxy = Proxy(scheme, host, port or _PORTS[scheme], source)
+    if not at:
+        return proxy
+    username, _, password = user_info.partition(":")
+    return replace(proxy, username=unquote(username), password=unquote(password))
 
 
 def _excepted(host: str, port: int, patterns: str) -> bool:

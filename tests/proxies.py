@@ -42,6 +42,8 @@ class _Proxy:
         self._refuse = refuse
         self.joined: list[int] = []
         """The ports that were asked for, one for each time."""
+        self.left = 0
+        """How many have hung up after they were refused."""
         self.names: set[str] = set()
         """The hosts that were asked for."""
 
@@ -174,8 +176,13 @@ class SocksProxy(_Proxy):
         (port,) = struct.unpack("!H", _exactly(client, 2))
         reply = self._refuse or b"\x00"
         client.sendall(b"\x05" + reply + b"\x00\x01" + bytes(6))
-        if not self._refuse:
-            self.join(client, host, port, b"")
+        if self._refuse:
+            # Whoever was refused is to hang up, politely or not.
+            with contextlib.suppress(ConnectionResetError):
+                client.recv(1)
+            self.left += 1
+            return
+        self.join(client, host, port, b"")
 
 
 def _some(client: socket.socket) -> bytes:
