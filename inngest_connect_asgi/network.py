@@ -7,11 +7,13 @@ told not to, and are given what is decided here: which proxy, and whom to trust.
 from __future__ import annotations
 
 import base64
+import functools
 import importlib.util
 import os
 import ssl
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -45,7 +47,8 @@ INHERITED = (
 )
 """Variables that a process must have from its start to go the same way. No secrets."""
 
-_SOCKS_PACKAGES = ("python_socks", "socksio")
+_SOCKS_PACKAGES = {"python_socks": (2, 6), "socksio": (1, 0)}
+"""What the extra ``socks`` brings, and from which version on it fits."""
 
 
 class Network:
@@ -175,7 +178,10 @@ class Network:
         if proxy is not None:
             # As with httpx, the proxy resolves.
             scheme = "socks5h" if proxy.is_socks else proxy.scheme
-            options["proxy"] = f"{scheme}://{proxy.credentials}{proxy.address}"
+            credentials = (
+                proxy.credentials if _websockets_decodes() else proxy.raw_credentials
+            )
+            options["proxy"] = f"{scheme}://{credentials}{proxy.address}"
             if proxy.scheme == "https":
                 options["proxy_ssl"] = self.trust
         return options
@@ -250,16 +256,33 @@ def _without_exceptions(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _check_proxy(proxy: Proxy, url: str) -> None:
     if proxy.is_socks:
-        wanted = _SOCKS_PACKAGES
+        wanted = dict(_SOCKS_PACKAGES)
         if sys.version_info < (3, 11):
-            wanted += ("async_timeout",)
-        missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+            wanted["async_timeout"] = (4, 0)
+        missing = [
+            f"{name.replace('_', '-')}>={'.'.join(map(str, version))}"
+            for name, version in wanted.items()
+            if not _is_there(name, version)
+        ]
         if missing:
-            packages = " and ".join(name.replace("_", "-") for name in missing)
+            packages = " and ".join(missing)
             raise ConfigurationError(
                 f"{proxy.source} names a SOCKS proxy, which needs {packages}: "
                 'pip install "inngest-connect-asgi[socks]"'
             )
+    if not proxy.is_plain and not _websockets_decodes():
+        version = metadata.version("websockets")
+        raise ConfigurationError(
+            f"{proxy.source} has a character in its user name or password that "
+            f"websockets {version} can't hand to a proxy: one of / ? # [ ], a blank, "
+            "or none of ASCII; upgrade to websockets 17, which needs Python 3.11, or "
+            "change the password"
+        )
+    if proxy.is_socks and not proxy.raw_credentials.isascii():
+        raise ConfigurationError(
+            f"{proxy.source} has a character beyond ASCII in its user name or "
+            "password, which python-socks does not send; change it"
+        )
     if (
         proxy.scheme == "https"
         and sys.version_info < (3, 11)
@@ -270,6 +293,27 @@ def _check_proxy(proxy: Proxy, url: str) -> None:
             "asyncio can speak TLS within TLS from Python 3.11 on: upgrade Python, or "
             "name an http:// proxy"
         )
+
+
+@functools.cache
+def _websockets_decodes() -> bool:
+    """Whether it takes user names and passwords as URLs have them; before 17, as is."""
+    try:
+        from websockets.proxy import parse_proxy
+    except ImportError:
+        from websockets.uri import parse_proxy  # type: ignore[attr-defined,no-redef]
+    return bool(parse_proxy("http://%61:b@host:1").username == "a")
+
+
+def _is_there(name: str, version: tuple[int, int]) -> bool:
+    if importlib.util.find_spec(name) is None:
+        return False
+    try:
+        parts = metadata.version(name.replace("_", "-")).split(".")
+        return (int(parts[0]), int(parts[1])) >= version
+    except Exception:
+        # Vendored, or with a version like no other: whoever did that knows better.
+        return True
 
 
 def for_a_child(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

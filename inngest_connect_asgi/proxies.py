@@ -51,6 +51,22 @@ class Proxy:
             return ""
         return f"{quote(self.username, safe='')}:{quote(self.password or '', safe='')}@"
 
+    @property
+    def raw_credentials(self) -> str:
+        """The same as they are, for who decodes nothing."""
+        return "" if self.username is None else f"{self.username}:{self.password}@"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the credentials stay whole in a URL as they are."""
+        raw = f"{self.username or ''}{self.password or ''}"
+        return (
+            ":" not in (self.username or "")
+            and raw.isascii()
+            and raw.isprintable()
+            and not set(raw) & set("/?#[] ")
+        )
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.address}"
 

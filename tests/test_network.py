@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -18,8 +19,10 @@ import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import certifi
+import httpx
 import pytest
 import truststore
 
@@ -155,11 +158,44 @@ def test_credentials_of_a_proxy(value: str, username: str, password: str) -> Non
     assert (proxy.username, proxy.password) == (username, password)
     assert str(proxy) == "http://p:1"
     assert not password or password not in repr(proxy)
-    options = Network({"HTTPS_PROXY": value}).websocket("wss://g.test")
-    scheme, _, rest = options["proxy"].partition("://")
-    user_info, _, address = rest.rpartition("@")
-    assert (scheme, address) == ("http", "p:1")
-    assert not set(user_info) & set("/?#@ ")
+
+
+@pytest.mark.usefixtures("isolation")
+@pytest.mark.parametrize("kind", [HttpProxy, SocksProxy])
+@pytest.mark.parametrize(
+    "password", ["p@ss:w%rd!", "%41", "pass/w?r#d", "pass word", "[pass", "pässwort"]
+)
+def test_any_password_gets_through_or_is_refused_at_start_up(
+    gateway: LocalGateway,
+    kind: type[HttpProxy | SocksProxy],
+    password: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before 17, websockets takes what a URL has as it is."""
+    decodes = network._websockets_decodes()
+    plain = password.isascii() and not set(password) & set("/ [")
+    decodes = decodes and (password.isascii() or kind is HttpProxy)
+    with kind(credentials=("me", password)) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url(f"me:{quote(password, safe='')}"))
+        if plain or decodes:
+            run(lambda: go(gateway, gateway.origin))
+            assert set(proxy.joined) == {gateway.api_port, gateway.gateway_port}
+        else:
+            with pytest.raises(
+                ConfigurationError, match=r"websockets|python-socks"
+            ) as caught:
+                run(lambda: go(gateway, gateway.origin))
+            assert password not in str(caught.value)
+
+
+def test_a_websockets_that_decodes_nothing_gets_passwords_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(network, "_websockets_decodes", lambda: False)
+    ways = Network({"ALL_PROXY": "http://me:p%40ss%25@p:1"})
+    assert ways.websocket("ws://g.test") == {"proxy": "http://me:p@ss%@p:1"}
+    with pytest.raises(ConfigurationError, match="upgrade to websockets 17"):
+        network.check("http://a.test", None, {"ALL_PROXY": "http://me:p%2F@p:1"})
 
 
 @pytest.mark.parametrize(
@@ -266,9 +302,9 @@ def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
 @pytest.mark.parametrize(
     ("missing", "named"),
     [
-        (["socksio"], "needs socksio"),
-        (["python_socks"], "needs python-socks"),
-        (["python_socks", "socksio"], "needs python-socks and socksio"),
+        (["socksio"], "needs socksio>=1.0"),
+        (["python_socks"], "needs python-socks>=2.6"),
+        (["python_socks", "socksio"], "needs python-socks>=2.6 and socksio>=1.0"),
     ],
 )
 def test_a_missing_package_is_named_at_start_up(
@@ -291,6 +327,22 @@ def test_a_missing_package_is_named_at_start_up(
     network.check("https://api.test", None)
     with pytest.raises(ConfigurationError, match=named):
         network.check("https://api.test", "wss://gateway.test")
+
+
+def test_a_package_that_is_too_old_is_named_at_start_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environ = {"ALL_PROXY": "socks5://p"}
+    for version, fits in (("2.5.3", False), ("2.6.0", True), ("odd", True)):
+        versions = {"python-socks": version}
+        monkeypatch.setattr(
+            importlib.metadata, "version", lambda name, v=versions: v.get(name, "9.9")
+        )
+        if fits:
+            network.check("https://api.test", None, environ)
+        else:
+            with pytest.raises(ConfigurationError, match=r"needs python-socks>=2\.6"):
+                network.check("https://api.test", None, environ)
 
 
 def test_tls_within_tls_is_refused_where_asyncio_can_not(
@@ -333,6 +385,8 @@ def test_the_api_and_the_gateway_are_reached_by_the_same_proxy(
 ) -> None:
     if kind == "https" and secure and sys.version_info < (3, 11):
         pytest.skip("asyncio has no TLS within TLS")
+    if scheme == "socks5h" and httpx.__version__ < "0.28":
+        pytest.skip("httpx, and with it the SDK's client, does not know it")
     tls = authority.server()
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     credentials = None
