@@ -275,7 +275,7 @@ def _check_proxy(proxy: Proxy, url: str) -> None:
         raise ConfigurationError(
             f"{proxy.source} has a character in its user name or password that "
             f"websockets {version} can't hand to a proxy: one of / ? # [ ], a blank, "
-            "or none of ASCII; upgrade to websockets 17, which needs Python 3.11, or "
+            "or none of ASCII; upgrade to websockets 17.2, which needs Python 3.11, or "
             "change the password"
         )
     if proxy.is_socks and not proxy.raw_credentials.isascii():
@@ -297,7 +297,7 @@ def _check_proxy(proxy: Proxy, url: str) -> None:
 
 @functools.cache
 def _websockets_decodes() -> bool:
-    """Whether it takes user names and passwords as URLs have them; before 17, as is."""
+    """Whether it takes passwords as URLs have them; before 17.2, as they are."""
     try:
         from websockets.proxy import parse_proxy
     except ImportError:

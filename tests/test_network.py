@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import importlib.metadata
 import importlib.util
 import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import socket
 import ssl
@@ -171,7 +173,7 @@ def test_any_password_gets_through_or_is_refused_at_start_up(
     password: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before 17, websockets takes what a URL has as it is."""
+    """Before 17.2, websockets takes what a URL has as it is."""
     decodes = network._websockets_decodes()
     plain = password.isascii() and not set(password) & set("/ [")
     decodes = decodes and (password.isascii() or kind is HttpProxy)
@@ -194,7 +196,7 @@ def test_a_websockets_that_decodes_nothing_gets_passwords_as_they_are(
     monkeypatch.setattr(network, "_websockets_decodes", lambda: False)
     ways = Network({"ALL_PROXY": "http://me:p%40ss%25@p:1"})
     assert ways.websocket("ws://g.test") == {"proxy": "http://me:p@ss%@p:1"}
-    with pytest.raises(ConfigurationError, match="upgrade to websockets 17"):
+    with pytest.raises(ConfigurationError, match=r"upgrade to websockets 17\.2"):
         network.check("http://a.test", None, {"ALL_PROXY": "http://me:p%2F@p:1"})
 
 
@@ -507,6 +509,8 @@ def test_an_error_names_the_proxy_without_its_password(
         run(lambda: main(api_port, url.replace(f"me:{SECRET}@", "")))
 
 
+# Before 17, websockets leaves the connection to such a proxy to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("phase", [link.Phase.STARTING, link.Phase.OPENING])
 def test_a_proxy_that_says_nothing_is_named(
     gateway: LocalGateway, phase: link.Phase, monkeypatch: pytest.MonkeyPatch
@@ -525,6 +529,7 @@ def test_a_proxy_that_says_nothing_is_named(
         if phase is link.Phase.OPENING:
             monkeypatch.setenv("NO_PROXY", f"127.0.0.1:{gateway.api_port}")
         run(main)
+    gc.collect()
 
 
 @pytest.mark.usefixtures("isolation")
@@ -1107,3 +1112,51 @@ def test_the_doctor_warns_of_traps(gateway: LocalGateway) -> None:
     result = doctor(environ)
     assert result.returncode == 0
     assert "\nwarn  gunicorn: its timeout of 20 s" in result.stdout
+
+
+# The documentation
+
+
+PAGE = (ROOT / "docs" / "network.md").read_text()
+
+
+def shell_example(part: str) -> str:
+    (code,) = [c for c in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if part in c]
+    return str(code)
+
+
+def after(code: str, python: str, cwd: pathlib.Path = ROOT) -> str:
+    script = f'{code}\nexec "$0" -c "$1"'
+    command = ["sh", "-ec", script, sys.executable, python]
+    return subprocess.check_output(command, text=True, cwd=cwd)
+
+
+def test_the_proxy_of_the_documentation_is_one() -> None:
+    python = """
+from inngest_connect_asgi.network import Network
+for url in ("wss://gw2.connect.inngest.com/v0/connect", "https://a.internal.example.com",
+            "http://localhost:8288", "https://10.1.2.3"):
+    print(Network().via(url))
+"""
+    lines = after(shell_example("HTTPS_PROXY"), python).splitlines()
+    assert lines[1:] == ["", "", ""]
+    assert lines[0]
+    assert lines[0] in PAGE.replace("proxy\nhttp", "proxy http")
+
+
+def test_the_bundle_of_the_documentation_is_one(
+    authority: Authority, tmp_path: pathlib.Path
+) -> None:
+    code = shell_example("SSL_CERT_FILE")
+    assert "/etc/ssl/certs/ca-certificates.crt" in code
+    code = code.replace("/etc/ssl/certs/ca-certificates.crt", certifi.where())
+    authority.file.rename(tmp_path / "company-ca.pem")
+    python = "import os; print(os.environ['SSL_CERT_FILE'])"
+    file = after(code, python, cwd=tmp_path).strip()
+    handshake(trust.make_context({"SSL_CERT_FILE": file}), authority.server())
+
+
+def test_the_extra_of_the_documentation_exists() -> None:
+    assert 'pip install "inngest-connect-asgi[socks]"' in PAGE
+    found = importlib.metadata.metadata("inngest-connect-asgi")
+    assert "socks" in (found.get_all("Provides-Extra") or [])
