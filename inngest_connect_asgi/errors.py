@@ -83,21 +83,19 @@ def _text(error: BaseException) -> str:
     try:
         return str(error)[:WINDOW]
     except Exception:
-        return ""
+        return "its text could not be made"
 
 
 def quoted(text: str | bytes, limit: int = 200) -> str:
-    """Text from the network, in quotes: without line ends, and not all of it.
+    """Text from the network for a log or a report: quoted, cut, without credentials.
 
     Args:
-        limit: Characters to keep.
+        limit: Characters of it to show at most.
     """
     if isinstance(text, bytes):
         text = text[:WINDOW].decode(errors="backslashreplace")
     shown = scrubbed(text[:WINDOW])
-    if len(shown) <= limit:
-        return repr(shown)
-    return f"{shown[:limit]!r}... ({len(text)} characters)"
+    return repr(shown if len(shown) <= limit else f"{shown[: limit - 1]}…")
 
 
 def one_line(text: str, limit: int = LIMIT) -> str:

@@ -12,7 +12,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from inngest_connect_asgi.messages import Log, Outcome
+from inngest_connect_asgi.messages import Delivery, Log, Outcome
 from inngest_connect_asgi.wire import connect_pb2 as wire
 
 from .simulation import Simulation, lease
@@ -51,7 +51,6 @@ class Worker(RuleBasedStateMachine):
             signing_key=keys[0],
             signing_key_fallback=keys[1],
         )
-        self.inherited = set(self.sim.offered)
         self.steps = 0
         self.replied: set[str] = set()
         self.given: set[str] = set()
@@ -229,12 +228,12 @@ class Worker(RuleBasedStateMachine):
             for _, message in self.sim.wire
             if message.kind == wire.WORKER_REQUEST_ACK
         }
-        assert set(self.sim.requested) <= acks | self.inherited
+        assert set(self.sim.requested) <= acks
 
     @invariant()
     def what_was_offered_is_kept_until_it_is_decided(self) -> None:
         core = self.sim.core
-        undecided = set(core._unconfirmed)
+        undecided: set[Delivery] = set()
         for link in core._links.values():
             undecided |= set(link.unsent_acks)
         assert self.sim.offered <= undecided
@@ -296,9 +295,6 @@ class Worker(RuleBasedStateMachine):
             self.replies_are_acked(False)
             while sim.flushes:
                 self.flush_is_answered(200)
-            for link in self.links():
-                for request_id in list(sim.core._unconfirmed):
-                    sim.extended(link, request_id, "lease-9")
             for link in list(sim.closing):
                 sim.lose(link)
             for request_id in self.running():

@@ -904,11 +904,11 @@ def test_text_from_the_network_is_quoted_and_cut() -> None:
     assert "\n" not in forged
     assert forged.isprintable()
     assert len(forged) < 300
-    assert "(10000027 characters)" in forged
+    assert forged.endswith("x…'")
     assert quoted("short") == "'short'"
     assert quoted(b"\xff\x00") == repr("\\xff\x00")
     assert SECRET not in quoted(f"http://me:{SECRET}@host")
-    assert quoted("x" * 20, 10) == "'xxxxxxxxxx'... (20 characters)"
+    assert quoted("x" * 20, 10) == "'xxxxxxxxx…'"
 
 
 class Awkward(Exception):
@@ -929,7 +929,7 @@ def chained() -> BaseException:
 def test_an_exception_is_described_with_its_causes() -> None:
     assert describe(ValueError("a")) == "ValueError: a"
     assert describe(TimeoutError()) == "TimeoutError"
-    assert describe(Awkward()) == "Awkward"
+    assert describe(Awkward()) == "Awkward: its text could not be made"
     assert describe(chained()) == (
         "ConnectError: no way\\nthrough "
         "(from ConnectionRefusedError: [Errno 111] refused by http://***@host)"
