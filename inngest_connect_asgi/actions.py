@@ -36,7 +36,7 @@ class Open:
     """Open the WebSocket; answer with ``opened`` or ``lost``."""
 
     link: int
-    url: str
+    url: str = field(repr=False)
 
 
 @dataclass(frozen=True)

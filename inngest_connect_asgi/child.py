@@ -17,7 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from io import FileIO
 
-from . import ends, pipe
+from . import ends, logs, pipe, trust
+from .errors import format_traceback
 from .lifetime import Lifetime
 from .messages import VERSION, FromRuntime, Log, Start, Stopped
 from .runtime import Runtime
@@ -152,8 +153,8 @@ def _speak(from_parent: int, to_parent: int) -> None:
     stopped = Stopped()
     try:
         loop.run_until_complete(_run(from_parent, outbox))
-    except BaseException:
-        stopped = Stopped(traceback.format_exc())
+    except BaseException as error:
+        stopped = Stopped(format_traceback(error))
     loop.run_until_complete(outbox.end(stopped))
 
 
@@ -172,6 +173,12 @@ async def _run(from_parent: int, outbox: Outbox) -> None:
     logging.basicConfig(
         handlers=[forwarder], level=start.log_level, format="%(message)s"
     )
+    if start.truststore and (problem := trust.inject_truststore()) is not None:
+        text = (
+            "The app has injected truststore, and the runtime's process can't "
+            f"({problem}): it trusts {trust.description()}"
+        )
+        logs.emit(logging.WARNING, text)
     await lifetime.run(start)
 
 

@@ -10,13 +10,13 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import inngest
 
-from . import sdk
-from .errors import ConfigurationError
+from . import network, sdk
+from .errors import ConfigurationError, scrubbed
 from .messages import Configuration, Probe
 from .urls import gateway_scheme
 
@@ -63,7 +63,7 @@ class Settings:
     isolation: Isolation
     instance_id: str | None
     max_worker_concurrency: int | None
-    gateway_url: str | None
+    gateway_url: str | None = field(repr=False)
     startup_timeout: float | None
     shutdown_timeout: float
     stall_timeout: float | None
@@ -169,12 +169,15 @@ def settings(
             "outcome_buffer_size must be a number of bytes, or 0 to remember no "
             f"outcome that was delivered, not {outcome_buffer_size!r}"
         )
+    runners = _runners(client, functions, apps)
+    url = check_gateway_url(gateway_url, environ)
+    network.check(runners[0].client.api_origin, url, environ)
     return Settings(
-        runners=_runners(client, functions, apps),
+        runners=runners,
         isolation=_isolation(isolation, environ),
         instance_id=instance_id,
         max_worker_concurrency=concurrency,
-        gateway_url=check_gateway_url(gateway_url, environ),
+        gateway_url=url,
         startup_timeout=startup_timeout,
         shutdown_timeout=shutdown_timeout,
         stall_timeout=stall_timeout,
@@ -307,7 +310,7 @@ def _check_consistent(runners: Sequence[sdk.FunctionRunner]) -> None:
             if mine != other:
                 raise ConfigurationError(
                     f"the clients of the apps {first.app_id!r} and {client.app_id!r} "
-                    f"have a different {option}: {other!r} and {mine!r}; "
+                    f"have a different {option}: {_shown(other)} and {_shown(mine)}; "
                     "one worker connects to one environment of one server"
                 )
         if (client.hashed_signing_key, client.hashed_signing_key_fallback) != (
@@ -318,6 +321,11 @@ def _check_consistent(runners: Sequence[sdk.FunctionRunner]) -> None:
                 f"the clients of the apps {first.app_id!r} and {client.app_id!r} "
                 "have a different signing_key"
             )
+
+
+def _shown(value: object) -> str:
+    """As in code, but without the password that a URL may have."""
+    return scrubbed(repr(value))
 
 
 def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:

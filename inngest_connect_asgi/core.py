@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from . import frames
@@ -143,9 +143,12 @@ class Core:
         *,
         rng: random.Random | None = None,
         epoch: float = 0.0,
+        via: Callable[[str], str] = lambda url: "",
     ) -> None:
         rng = rng or random.Random()
         self.configuration = configuration
+        self._via = via
+        """By which proxy a URL is reached, for a message."""
         self.leases = Leases(DEFAULT_EXTEND_LEASE_INTERVAL)
         self.replies = Replies(configuration.reply_buffer_size)
         self.live: Link | None = None
@@ -347,7 +350,7 @@ class Core:
         elif status == 429:
             self._fail(link, "Inngest says: too many connections (429)", now)
         else:
-            self._fail(link, f"the start API answered {status}", now)
+            self._fail(link, f"the start API answered {status}{link.via}", now)
         return self._take(now)
 
     def opened(self, link_id: int, now: float) -> list[Action]:
@@ -548,7 +551,7 @@ class Core:
             if phase is Phase.CLOSING:
                 self._forget(link, now)
             else:
-                self._lose(link, f"timed out while {phase.value}", now)
+                self._lose(link, f"timed out while {phase.value}{link.via}", now)
             return
         if link.next_heartbeat is not None and link.next_heartbeat <= now:
             if link.unanswered:
@@ -575,6 +578,7 @@ class Core:
             return
         self._last_link += 1
         link = Link(self._last_link, now)
+        link.via = self._via(self.configuration.api_origin)
         self._links[link.id] = self._attempt = link
         self._call_start(link)
         self._touch(now)
@@ -641,6 +645,7 @@ class Core:
         self._starts[link.id] = start
         link.connection_id = start.connection_id
         link.gateway_group = start.gateway_group or None
+        link.via = self._via(url)
         link.enter(Phase.OPENING, now)
         self._do(Open(link.id, url))
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 
 import httpx
 import inngest
-from websockets.exceptions import WebSocketException
-from websockets.sync.client import connect
 
-from . import config, frames, sdk
-from .errors import ConfigurationError, describe
-from .gateway_socket import SUBPROTOCOL
+from . import config, frames, network, sdk, trust
+from .errors import ConfigurationError, describe, one_line, scrubbed
+from .gateway_socket import LOGGER, MAX_MESSAGE_SIZE, SUBPROTOCOL, StraightConnect
+from .network import Network
+from .traps import traps
 from .urls import gateway_scheme
 from .wire import connect_pb2 as wire
 
@@ -36,10 +37,18 @@ def check() -> int:
         client = _environment()
         _options()
         key = _signing_key(client)
-        start = _api(client, key)
-        _gateway(start, key)
+        ways = _network(key)
+        for trap in traps():
+            print(f"warn  {trap}")
+        start = asyncio.run(_api(client, key, ways))
+        asyncio.run(_gateway(start, key, ways))
     except (Failed, ConfigurationError) as failure:
-        print(f"FAIL  {failure}")
+        print(f"FAIL  {scrubbed(str(failure))}")
+        return 1
+    except Exception as error:
+        print(
+            f"FAIL  doctor: this was not foreseen, please report it: {describe(error)}"
+        )
         return 1
     print("All is well: a worker with this environment would connect.")
     return 0
@@ -54,14 +63,16 @@ def _environment() -> inngest.Inngest:
     try:
         client = inngest.Inngest(app_id="doctor", logger=None)
     except Exception as error:
+        # Its HTTP client reads the same variables, and may say less of them.
+        network.check_variables()
         raise Failed(f"environment: the SDK refuses it: {describe(error)}") from None
     mode = "Inngest Cloud" if client.is_production else "dev server"
     cause = "as no INNGEST_DEV is set"
     if "INNGEST_DEV" in os.environ:
-        cause = f"by INNGEST_DEV={os.environ['INNGEST_DEV']}"
+        cause = f"by INNGEST_DEV={one_line(os.environ['INNGEST_DEV'])}"
     _say("mode", f"{mode}, {cause}")
     environment = f", environment {client.env!r}" if client.env else ""
-    _say("origin", f"{client.api_origin}{environment}")
+    _say("origin", f"{one_line(client.api_origin)}{environment}")
     return client
 
 
@@ -93,15 +104,33 @@ def _mask(key: str | None) -> str:
     return (match[0] if match else "") + "****"
 
 
-def _api(client: inngest.Inngest, read: sdk.Client) -> wire.StartResponse:
+def _network(read: sdk.Client) -> Network:
+    network.check(read.api_origin, config.check_gateway_url(None))
+    ways = Network()
+    _say("proxy", ways.way(read.api_origin))
+    try:
+        trust.check()
+    except ConfigurationError as error:
+        # Nothing that is known of yet is reached over TLS.
+        print(f"warn  trust: {error}")
+    else:
+        _say("trust", trust.description())
+    return ways
+
+
+async def _api(
+    client: inngest.Inngest, read: sdk.Client, ways: Network
+) -> wire.StartResponse:
     keys = {"INNGEST_SIGNING_KEY": read.hashed_signing_key}
     if read.hashed_signing_key_fallback:
         keys["INNGEST_SIGNING_KEY_FALLBACK"] = read.hashed_signing_key_fallback
     for name, key in keys.items():
-        status, body = _start(read, key)
+        status, body = await _start(read, key, ways)
         if status != 401:
             break
         print(f"      API: answers, but rejects {name}")
+    via = ways.via(read.api_origin)
+    origin = one_line(read.api_origin)
     if status == 401:
         raise Failed(
             "API: no key is accepted (401): take the signing key of this environment "
@@ -109,75 +138,100 @@ def _api(client: inngest.Inngest, read: sdk.Client) -> wire.StartResponse:
             if read.hashed_signing_key
             else "API: demands a key (401): this is no dev server; unset INNGEST_DEV"
         )
+    if status == 407:
+        raise Failed(
+            f"API: the answer{via} is that it wants a user name and a password (407): "
+            "put them into the proxy's URL"
+        )
     if status == 429:
         raise Failed("API: too many connections (429): stop workers, or raise the plan")
     if status == 404:
         raise Failed(
-            f"API: {read.api_origin} knows nothing of Connect (404): is it Inngest's?"
+            f"API: {origin} knows nothing of Connect (404){via}: is it Inngest's?"
         )
     if status != 200:
-        raise Failed(f"API: answers with status {status}: try again later")
+        raise Failed(f"API: answers with status {status}{via}: try again later")
     try:
         start = frames.parse(wire.StartResponse, body)
     except frames.Malformed:
         raise Failed(
-            f"API: {read.api_origin} answers something that is not Inngest's: is "
+            f"API: {origin} answers something that is not Inngest's{via}: is "
             "there a proxy between?"
         ) from None
-    _say("API", "answers and hands out a gateway")
+    _say("API", f"answers and hands out a gateway{via}")
     return start
 
 
-def _start(read: sdk.Client, key: str | None) -> tuple[int, bytes]:
+async def _start(read: sdk.Client, key: str | None, ways: Network) -> tuple[int, bytes]:
+    origin, authorization = network.split_credentials(read.api_origin.rstrip("/"))
     headers = {"content-type": "application/protobuf"}
     if key is not None:
-        headers["authorization"] = f"Bearer {key}"
+        authorization = f"Bearer {key}"
+    if authorization is not None:
+        headers["authorization"] = authorization
     if read.environment is not None:
         headers["x-inngest-env"] = read.environment
-    url = read.api_origin.rstrip("/") + "/v0/connect/start"
+    url = origin + "/v0/connect/start"
     try:
-        answer = httpx.post(url, headers=headers, timeout=TIMEOUT)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        async with ways.http_client(origin, TIMEOUT) as client:
+            # An answer in drops would never exceed httpx's own timeout.
+            answer = await asyncio.wait_for(client.post(url, headers=headers), TIMEOUT)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, asyncio.TimeoutError) as error:
+        via = ways.via(origin)
         hint = (
             "is the network, a proxy or a firewall in the way?"
             if read.is_production
             else "is the dev server running? npx inngest-cli@latest dev"
         )
+        if via:
+            hint = "does the proxy let it through? NO_PROXY names what needs none"
+        why = ways.explain(error)
         raise Failed(
-            f"API: {url} can't be reached ({describe(error)}): {hint}"
+            f"API: {one_line(url)} can't be reached{via} ({why}): {hint}"
         ) from None
     return answer.status_code, answer.content
 
 
-def _gateway(start: wire.StartResponse, read: sdk.Client) -> None:
+async def _gateway(start: wire.StartResponse, read: sdk.Client, ways: Network) -> None:
     told = config.check_gateway_url(None)
     url = told or start.gateway_endpoint
-    if told is None and read.api_origin.startswith("https:") and url.startswith("ws:"):
-        raise Failed(
-            f"gateway: {url} is without TLS, which the API has; set "
-            f"{config.GATEWAY_URL}={url} if that is what you want"
-        )
-    group = f", group {start.gateway_group}" if start.gateway_group else ""
+    shown = one_line(url)
+    group = f", group {one_line(start.gateway_group)}" if start.gateway_group else ""
     try:
-        gateway_scheme(url)
+        scheme = gateway_scheme(url)
     except ValueError as error:
         raise Failed(
             f"gateway: the API names one that is {error}: is there a proxy between?"
         ) from None
+    if told is None and read.api_origin.startswith("https:") and scheme == "ws":
+        raise Failed(
+            f"gateway: {shown} is without TLS, which the API has; set "
+            f"{config.GATEWAY_URL}={shown} if that is what you want"
+        )
+    via = ways.via(url)
     try:
-        with connect(
+        async with StraightConnect(
             url,
             subprotocols=[SUBPROTOCOL],
             open_timeout=TIMEOUT,
             close_timeout=1,
             compression=None,
+            max_size=MAX_MESSAGE_SIZE,
+            logger=LOGGER,
+            **ways.websocket(url),
         ) as socket:
-            hello = frames.decode(socket.recv(timeout=TIMEOUT))
-    except (OSError, ValueError, EOFError, WebSocketException) as error:
+            data = await asyncio.wait_for(socket.recv(), TIMEOUT)
+    except ConfigurationError:
+        raise
+    except Exception as error:
         raise Failed(
-            f"gateway: {url} does not complete the WebSocket upgrade "
-            f"({describe(error)}): is a proxy or a firewall in the way?"
+            f"gateway: {shown} does not complete the WebSocket upgrade{via} "
+            f"({ways.explain(error)}): is a proxy or a firewall in the way?"
         ) from None
-    if hello.kind != wire.GATEWAY_HELLO:
-        raise Failed(f"gateway: {url} does not speak Connect")
-    _say("gateway", f"{url} completes the WebSocket upgrade{group}")
+    try:
+        hello = frames.decode(data).kind == wire.GATEWAY_HELLO
+    except frames.Malformed:
+        hello = False
+    if not hello:
+        raise Failed(f"gateway: {shown} does not speak Connect{via}")
+    _say("gateway", f"{shown} completes the WebSocket upgrade{via}{group}")

@@ -1,8 +1,44 @@
-"""Exceptions that reach the user."""
+"""Exceptions that reach the user, and how what went wrong is written down.
+
+Texts from elsewhere, an exception's or the network's, may be long, forge lines of a
+log, or repeat a URL with a password in it. Whatever is shown passes through here.
+"""
 
 from __future__ import annotations
 
-__all__ = ["ConfigurationError", "ConnectError", "StartupError", "describe", "quoted"]
+import re
+import traceback
+
+__all__ = [
+    "ConfigurationError",
+    "ConnectError",
+    "StartupError",
+    "describe",
+    "format_traceback",
+    "one_line",
+    "quoted",
+    "scrubbed",
+]
+
+LIMIT = 500
+"""Characters of an exception's text to show."""
+
+WINDOW = 10_000
+"""Characters to look at: with room for what is cut out."""
+
+CHAIN = 4
+"""Exceptions in a chain of causes to show."""
+
+HIDDEN = "***"
+
+_WORD = re.compile(r"\S+")
+_CLOSERS = re.compile(r"[)\]>}'\",;:.]*\Z")
+_HEADER = re.compile(
+    r"""((?:proxy-)?authorization["']?\s*[:=,]\s*(?:b?["'])?)
+        (?:(basic|bearer|digest)\s+)?[^\s"',;)]+""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SIGNING_KEY = re.compile(r"(signkey-[a-z0-9]+-)\w+", re.IGNORECASE)
 
 
 class ConnectError(Exception):
@@ -21,18 +57,95 @@ class StartupError(ConnectError):
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line, for a log."""
+    """An exception and its causes in one line, for a log or a report.
+
+    Without credentials, and never longer than a few hundred characters.
+    """
+    parts: list[str] = []
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen and len(seen) < CHAIN:
+        seen.add(id(cause))
+        text, name = _text(cause), type(cause).__name__
+        if not parts:
+            parts.append(f"{name}: {text}" if text else name)
+        elif text and not any(text in part for part in parts):
+            parts.append(f"from {name}: {text}")
+        several = getattr(cause, "exceptions", None)
+        cause = (
+            several[0] if isinstance(several, tuple) and several else cause.__cause__
+        )
+    causes = f" ({', '.join(parts[1:])})" if parts[1:] else ""
+    return one_line(parts[0] + causes)
+
+
+def _text(error: BaseException) -> str:
     try:
-        text = str(error)
+        return str(error)[:WINDOW]
     except Exception:
-        text = "its text could not be made"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return "its text could not be made"
 
 
-def quoted(text: str, limit: int = 200) -> str:
-    """Text from the network for a log or a report: quoted, and cut.
+def quoted(text: str | bytes, limit: int = 200) -> str:
+    """Text from the network for a log or a report: quoted, cut, without credentials.
 
     Args:
         limit: Characters of it to show at most.
     """
-    return repr(text if len(text) <= limit else f"{text[: limit - 1]}…")
+    if isinstance(text, bytes):
+        text = text[:WINDOW].decode(errors="backslashreplace")
+    shown = scrubbed(text[:WINDOW])
+    return repr(shown if len(shown) <= limit else f"{shown[: limit - 1]}…")
+
+
+def one_line(text: str, limit: int = LIMIT) -> str:
+    """Text that is ours in part: without credentials, line ends and control
+    characters, and not longer than ``limit`` characters and three dots."""
+    shown = scrubbed(text[:WINDOW])
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown[: limit + 1])
+    return shown if len(shown) <= limit else shown[:limit] + "..."
+
+
+def format_traceback(error: BaseException) -> str:
+    """A traceback without the credentials of URLs that its messages repeat."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:
+        text = describe(error) + "\n"
+    return scrubbed(text)
+
+
+def scrubbed(text: str) -> str:
+    """``text`` without what its URLs and headers have of credentials.
+
+    User names, passwords and queries of URLs, the values of ``Authorization`` and
+    ``Proxy-Authorization``, and signing keys.
+    """
+    text = _HEADER.sub(_hide_header, text)
+    text = _SIGNING_KEY.sub(rf"\1{HIDDEN}", text)
+    return _WORD.sub(lambda match: _hide(match[0]), text)
+
+
+def _hide_header(match: re.Match[str]) -> str:
+    scheme = f"{match[2]} " if match[2] else ""
+    return f"{match[1]}{scheme}{HIDDEN}"
+
+
+def _hide(word: str) -> str:
+    """A word without the credentials of the URL that it may be or contain."""
+    if "@" in word:
+        before, slashes, rest = word.partition("//")
+        if not slashes:
+            before, rest = "", word
+        # The last one: a password may have any character in it, even one that would
+        # end it in a proper URL.
+        user, _, host = rest.rpartition("@")
+        if (slashes and "@" in rest) or ":" in user:
+            word = f"{before}{slashes}{HIDDEN}@{host}"
+    path, mark, query = word.partition("?")
+    if mark and query and ("//" in path or "=" in query):
+        end = _CLOSERS.search(query)
+        closers = end[0] if end else ""
+        if closers != query:
+            word = f"{path}?{HIDDEN}{closers}"
+    return word

@@ -20,7 +20,8 @@ from websockets.typing import Subprotocol
 
 from . import ends, logs
 from .actions import Send, SendReply
-from .errors import describe, quoted
+from .errors import ConnectError, describe, quoted
+from .network import Network
 
 __all__ = ["GatewaySocket"]
 
@@ -86,10 +87,13 @@ class GatewaySocket:
     However it ends, and whatever is raised, the listener is told that it is lost.
     """
 
-    def __init__(self, link: int, url: str, listener: Listener) -> None:
+    def __init__(
+        self, link: int, url: str, listener: Listener, network: Network
+    ) -> None:
         self._link = link
         self._url = url
         self._listener = listener
+        self._network = network
         self._frames: deque[Send] = deque()
         self._bulk: deque[SendReply] = deque()
         self._early: list[bytes | str] = []
@@ -172,9 +176,16 @@ class GatewaySocket:
                 # No reply before the one in front has left.
                 write_limit=(1, 0),
                 logger=LOGGER,
+                **self._network.websocket(self._url),
             )
-        except (OSError, ValueError, EOFError, WebSocketException) as error:
-            self._lost = _open_error(error)
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            WebSocketException,
+            ConnectError,
+        ) as error:
+            self._lost = self._open_error(error)
             return
         assert isinstance(connection, Connection)
         self._connection = connection
@@ -201,6 +212,13 @@ class GatewaySocket:
                 logging.ERROR, f"Lost a connection: {describe(error)}", error=error
             )
         self._listener.lost(self._link, self._lost or "the connection broke")
+
+    def _open_error(self, error: Exception) -> str:
+        via = self._network.via(self._url)
+        if isinstance(error, InvalidStatus):
+            return f"the gateway answered {error.response.status_code}{via}"
+        what = self._network.explain(error)
+        return f"the gateway could not be reached{via}: {what}"
 
     # What the connection calls.
 
@@ -307,12 +325,6 @@ def _limit_unsent(connection: ClientConnection) -> None:
         with suppress(Exception):
             transport_socket = connection.transport.get_extra_info("socket")
             transport_socket.setsockopt(socket.IPPROTO_TCP, option, NOT_SENT)
-
-
-def _open_error(error: Exception) -> str:
-    if isinstance(error, InvalidStatus):
-        return f"the gateway answered {error.response.status_code}"
-    return f"the gateway could not be reached: {describe(error)}"
 
 
 def _close_reason(error: ConnectionClosed) -> str:

@@ -20,7 +20,7 @@ from importlib.machinery import ModuleSpec
 from io import FileIO
 from types import ModuleType
 
-from . import forks, pipe
+from . import forks, network, pipe
 
 __all__ = ["Child", "command", "environment", "found", "prelude"]
 
@@ -29,25 +29,20 @@ ENTRY = "inngest_connect_asgi.child"
 EXIT_TIMEOUT = 5.0
 """Seconds that the system may take to end a child that is killed."""
 
-# What Python, TLS and the resolver need. Not more: the rest may hold secrets.
+# What Python needs, and the way into the network. Not more: the rest may hold secrets.
 _INHERITED = {
     "HOME",
     "LANG",
     "LD_LIBRARY_PATH",
-    "LOCALDOMAIN",
-    "OPENSSL_CONF",
-    "OPENSSL_MODULES",
     "PATH",
     # Some have to, where its native code does not load.
     "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION",
     # Where the standard library is. Of Python's others, none.
     "PYTHONHOME",
     "PYTHONPLATLIBDIR",
-    "RES_OPTIONS",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
     "TMPDIR",
     "TZ",
+    *network.INHERITED,
 }
 
 # What a child may come to import, and an app's process may not have by then: some are

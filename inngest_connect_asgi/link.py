@@ -52,6 +52,8 @@ class Link:
     phase: Phase = Phase.STARTING
     deadline: float | None = None
     """When the present phase has taken too long."""
+    via: str = ""
+    """By which proxy what is tried now is reached, for a message."""
     connection_id: str | None = None
     gateway_group: str | None = None
     live_at: float | None = None

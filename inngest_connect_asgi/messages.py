@@ -145,7 +145,8 @@ class Configuration:
     """Everything the runtime needs to know. Durations are in seconds."""
 
     apps: tuple[App, ...]
-    api_origin: str
+    api_origin: str = field(repr=False)
+    """There may be a password in it."""
     instance_id: str
     sdk_version: str
     cpu_cores: int = 1
@@ -156,7 +157,7 @@ class Configuration:
     signing_key: str | None = field(default=None, repr=False)
     """Hashed; the raw key stays in the app. ``None`` with a dev server."""
     signing_key_fallback: str | None = field(default=None, repr=False)
-    gateway_url: str | None = None
+    gateway_url: str | None = field(default=None, repr=False)
     max_worker_concurrency: int | None = None
     stall_timeout: float | None = None
     """Take no requests while the app's event loop has not answered for so long."""
@@ -259,6 +260,8 @@ class Start:
     """Lowest level that the app's loggers let through."""
     environ: dict[str, str] = field(default_factory=dict, repr=False)
     """Variables for a runtime that does not share the app's environment."""
+    truststore: bool = False
+    """The app's process has injected ``truststore``: inject it, too."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from logging import WARNING
 
-from . import launch, pipe
+from . import launch, network, pipe, trust
 from .errors import describe
 from .messages import SILENCE, VERSION, FromApp, FromRuntime, Log, Start, Stopped
 from .outbox import Outbox
@@ -27,16 +27,6 @@ READ_SIZE = pipe.PIPE_SIZE
 
 SHOWN = 400
 """Characters to show of what a child printed."""
-
-# These may have a password in them, and go over the pipe.
-_PROXIES = {
-    "ALL_PROXY",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NO_PROXY",
-    "WSS_PROXY",
-    "WS_PROXY",
-}
 
 
 class ProcessCrashed(Exception):
@@ -121,8 +111,12 @@ class ProcessHost:
         ear = Ear(child)
         # Nothing is told to a stranger.
         ear.hear_greeting()
-        proxies = {k: v for k, v in os.environ.items() if k.upper() in _PROXIES}
-        outbox.begin(replace(start(), environ=proxies))
+        first = replace(
+            start(),
+            environ=network.for_a_child(),
+            truststore=trust.truststore_is_injected(),
+        )
+        outbox.begin(first)
         for message in ear.hear():
             if isinstance(message, Stopped):
                 if message.error is not None:

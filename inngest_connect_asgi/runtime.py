@@ -25,7 +25,6 @@ from .actions import (
     Tell,
 )
 from .core import Core
-from .errors import describe
 from .gateway_socket import GatewaySocket
 from .messages import (
     Configuration,
@@ -38,6 +37,7 @@ from .messages import (
     Result,
     Start,
 )
+from .network import Network, split_credentials
 
 if TYPE_CHECKING:
     from .probe import ProbeServer
@@ -98,9 +98,12 @@ class Runtime:
         """
         configuration = start.configuration
         self._loop = asyncio.get_running_loop()
-        self._core = Core(configuration)
+        self._network = Network()
+        self._core = Core(configuration, via=self._network.via)
         self._ended = self._loop.create_future()
-        self._origin = configuration.api_origin.rstrip("/")
+        self._origin, authorization = split_credentials(
+            configuration.api_origin.rstrip("/")
+        )
         self._headers = {
             "content-type": "application/protobuf",
             # A few hundred bytes; and none that grow when they are unpacked.
@@ -108,7 +111,10 @@ class Runtime:
         }
         if configuration.environment is not None:
             self._headers["x-inngest-env"] = configuration.environment
-        async with httpx.AsyncClient(timeout=HTTP_TIMEOUT) as self._http:
+        if authorization is not None:
+            # Of a dev server behind a password; a signing key goes before it.
+            self._headers["authorization"] = authorization
+        async with self._network.http_client(self._origin, HTTP_TIMEOUT) as self._http:
             try:
                 if configuration.probe is not None:
                     await self._start_probe(configuration, configuration.probe)
@@ -236,7 +242,9 @@ class Runtime:
         elif isinstance(action, StartLink):
             self._call_start(action)
         elif isinstance(action, Open):
-            self._sockets[action.link] = GatewaySocket(action.link, action.url, self)
+            self._sockets[action.link] = GatewaySocket(
+                action.link, action.url, self, self._network
+            )
         elif isinstance(action, Flush):
             self._call_flush(action)
         elif isinstance(action, Close):
@@ -331,7 +339,7 @@ class Runtime:
             if answers:
                 self._step(self._core.start_answered, call.link, *answers[0])
             else:
-                reason = f"the start API could not be reached: {_describe(error)}"
+                reason = self._unreachable("start", error)
                 self._step(self._core.lost, call.link, reason)
             self._end_turn()
 
@@ -352,7 +360,7 @@ class Runtime:
             if answers:
                 status, body = answers[0]
             else:
-                reason = f"the flush API could not be reached: {_describe(error)}"
+                reason = self._unreachable("flush", error)
             event = self._core.flush_answered
             self._step(event, call.delivery, status, body, error=reason)
             self._end_turn()
@@ -372,6 +380,13 @@ class Runtime:
         task = ends.spawn(coroutine, forget)
         self._tasks.add(task)
         return task
+
+    def _unreachable(self, api: str, error: BaseException | None) -> str:
+        via = self._network.via(self._origin)
+        what = "it ended without a word"
+        if error is not None:
+            what = self._network.explain(error)
+        return f"the {api} API could not be reached{via}: {what}"
 
     async def _post(
         self, path: str, body: bytes, signing_key: str | None
@@ -399,7 +414,3 @@ class Runtime:
                 if len(answer) > MAX_ANSWER_SIZE:
                     raise httpx.DecodingError("the answer is too long")
         return response.status_code, answer
-
-
-def _describe(error: BaseException | None) -> str:
-    return "it ended without a word" if error is None else describe(error)

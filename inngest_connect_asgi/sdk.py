@@ -120,7 +120,7 @@ class Client:
 
     app_id: str
     app_version: str | None
-    api_origin: str
+    api_origin: str = field(repr=False)
     environment: str | None
     is_production: bool
     hashed_signing_key: str | None = field(repr=False)

@@ -6,13 +6,13 @@ import logging
 import random
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
 from . import ends, logs
 from .backoff import Backoff
+from .errors import format_traceback
 from .messages import FromApp, FromRuntime, Log, Request, Start, State, Stopped
 
 __all__ = ["Host", "Supervisor"]
@@ -102,7 +102,7 @@ class Supervisor:
             try:
                 self._host.run(self._start, self._receive)
             except BaseException as error:
-                text = _traceback(error)
+                text = format_traceback(error)
             else:
                 return
             last = self._hurry.is_set()
@@ -118,7 +118,7 @@ class Supervisor:
     def _ended(self, error: BaseException | None) -> None:
         """Say last of all that there is no runtime any more."""
         if error is not None:
-            self._error = _traceback(error)
+            self._error = format_traceback(error)
             self._log_crash(logging.CRITICAL, "so did what looks after it", self._error)
         self._say(Stopped(self._error))
 
@@ -174,11 +174,3 @@ class Supervisor:
 def _age(state: State) -> float:
     """Of the connection, in seconds."""
     return 0.0 if state.connected_at is None else state.at - state.connected_at
-
-
-def _traceback(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception:
-        # Its text is somebody else's code.
-        return f"{type(error).__name__}, of which no traceback could be made\n"

@@ -312,7 +312,7 @@ class Worker:
             except Exception:
                 # Figures are not worth a run.
                 self._observers = ()
-                text = f"Stopped measuring the worker\n{traceback.format_exc()}"
+                text = f"Stopped measuring the worker\n{XX}"
                 self._log(Log(logging.ERROR, text))
 
     # On the app's loop.

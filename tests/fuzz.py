@@ -36,6 +36,7 @@ from inngest_connect_asgi.durations import parse_duration
 from inngest_connect_asgi.gateway_socket import GatewaySocket
 from inngest_connect_asgi.health import Health
 from inngest_connect_asgi.messages import Outcome, Request
+from inngest_connect_asgi.network import Network
 from inngest_connect_asgi.sdk import FunctionRunner
 from inngest_connect_asgi.wire import connect_pb2 as wire
 
@@ -402,7 +403,7 @@ class _Sockets:
 
     async def _connect(self) -> list[str]:
         listener = _Listener()
-        socket = GatewaySocket(1, self._url, listener)
+        socket = GatewaySocket(1, self._url, listener, Network())
         await asyncio.wait_for(asyncio.wait({socket._task}), 10)
         if not socket._task.done():
             raise TimeoutError("it hangs")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import sys
@@ -17,15 +19,19 @@ import inngest
 import pytest
 
 from inngest_connect_asgi import doctor, sdk
+from inngest_connect_asgi.network import Network
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.wire import connect_pb2 as wire
+
+from .hostile import tunnel
+from .ways import Authority, clean
 
 KEY = "signkey-test-" + "ab" * 16
 OTHER_KEY = "signkey-test-" + "cd" * 16
 
 
 def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("INNGEST_")}
+    kept = clean(os.environ)
     return subprocess.run(
         [sys.executable, "-m", "inngest_connect_asgi", *arguments],
         env={**kept, **environ},
@@ -91,19 +97,53 @@ def test_healthcheck(
     handler.body = json.dumps(body).encode()
     result = command("healthcheck", f"{url}/healthz?token=1")
     assert result.returncode == code
-    assert result.stdout == f"{line} ({url}/healthz?token=1)\n"
+    # A query may have a token in it.
+    assert result.stdout == f"{line} ({url}/healthz?***)\n"
     assert handler.paths == ["/healthz?token=1"]
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:{port}/healthz", "ftp://host/", "nonsense", "http://[/"]
+    "url",
+    [
+        "http://127.0.0.1:{port}/healthz",
+        "https://127.0.0.1:{port}/healthz",
+        "http://me:s3cr3t@127.0.0.1:{port}/healthz",
+        "http://me:s3cr3t/x@127.0.0.1/",
+        "ftp://host/",
+        "nonsense",
+        "http://[/",
+    ],
 )
 def test_healthcheck_without_an_answer(url: str) -> None:
     result = command("healthcheck", url.format(port=closed_port()))
     assert result.returncode == 1
     assert result.stdout.startswith("unhealthy: ")
+    assert "s3cr3t" not in result.stdout
     assert result.stdout.count("\n") == 1
     assert not result.stderr
+
+
+def test_healthcheck_goes_through_no_proxy(answers: tuple[type[Answers], str]) -> None:
+    """It asks the app itself, which no proxy of a company can reach."""
+    handler, url = answers
+    handler.body = b'{"output": "connected"}'
+    proxy = f"http://127.0.0.1:{closed_port()}"
+    result = command("healthcheck", url, HTTP_PROXY=proxy, http_proxy=proxy)
+    assert result.returncode == 0, result.stdout
+
+
+def test_healthcheck_trusts_as_the_worker_does(
+    gateway: LocalGateway, tmp_path: pathlib.Path
+) -> None:
+    authority = Authority(tmp_path)
+    environ = {**clean(os.environ), "SSL_CERT_FILE": str(authority.file)}
+    with tunnel(gateway.api_port, authority.server()) as port:
+        url = f"https://127.0.0.1:{port}/"
+        trusted = command("healthcheck", url, **environ)
+        assert "HTTP status" in trusted.stdout
+        untrusted = command("healthcheck", url, SSL_CERT_FILE="/nowhere")
+    assert "SSL_CERT_FILE names /nowhere, which is not there" in untrusted.stdout
+    assert untrusted.returncode == 1
 
 
 def test_healthcheck_imports_nothing_slow() -> None:
@@ -136,7 +176,9 @@ def test_doctor_with_a_dev_server() -> None:
         result = command("doctor", **gateway.environ)
     assert result.returncode == 0, result.stdout
     steps = [line.split()[1].rstrip(":") for line in result.stdout.splitlines()[:-1]]
-    assert steps == ["mode", "origin", "options", "signing", "API", "gateway"]
+    assert steps == [
+        *("mode", "origin", "options", "signing", "proxy", "trust", "API", "gateway")
+    ]
 
 
 def test_doctor_with_keys() -> None:
@@ -213,13 +255,14 @@ def test_doctor_takes_no_gateway_that_a_worker_would_not(
         monkeypatch.setenv("INNGEST_DEV", gateway.origin)
         read = sdk.Client.of(inngest.Inngest(app_id="app", logger=None))
         url = f"ws://127.0.0.1:{gateway.gateway_port}"
+        ways = Network({})
         start = wire.StartResponse(gateway_endpoint=url)
         secure = replace(read, api_origin="https://api.inngest.com")
         with pytest.raises(doctor.Failed, match="without TLS"):
-            doctor._gateway(start, secure)
-        doctor._gateway(start, read)
+            asyncio.run(doctor._gateway(start, secure, ways))
+        asyncio.run(doctor._gateway(start, read, ways))
         monkeypatch.setenv("INNGEST_CONNECT_GATEWAY_URL", url)
-        doctor._gateway(start, secure)
+        asyncio.run(doctor._gateway(start, secure, ways))
 
 
 def test_doctor_finds_what_is_wrong_with_the_gateway() -> None:

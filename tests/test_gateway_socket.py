@@ -14,6 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from inngest_connect_asgi.actions import Send, SendReply
 from inngest_connect_asgi.gateway_socket import SUBPROTOCOL, GatewaySocket
 from inngest_connect_asgi.messages import Outcome, Result
+from inngest_connect_asgi.network import Network
 
 from .harness import run, until
 from .simulation import lease
@@ -98,7 +99,7 @@ def test_a_heartbeat_is_not_behind_the_replies_that_wait(
     async def main() -> None:
         listener = Listener()
         async with gateway(context) as (url, connections):
-            socket = GatewaySocket(1, url, listener)
+            socket = GatewaySocket(1, url, listener, Network())
             await listener.open.wait()
             connection = await connections.get()
             for number in range(20):
@@ -127,7 +128,7 @@ def test_an_acknowledgement_that_nobody_wants_any_more_is_not_written() -> None:
     async def main() -> None:
         listener = Listener()
         async with gateway() as (url, connections):
-            socket = GatewaySocket(1, url, listener)
+            socket = GatewaySocket(1, url, listener, Network())
             await listener.open.wait()
             connection = await connections.get()
             connection.transport.resume_reading()
@@ -147,7 +148,7 @@ def test_a_gateway_that_says_nothing_more_is_lost_at_once() -> None:
     async def main() -> None:
         listener = Listener()
         async with gateway() as (url, connections):
-            socket = GatewaySocket(1, url, listener)
+            socket = GatewaySocket(1, url, listener, Network())
             await listener.open.wait()
             connection = await connections.get()
             for number in range(3):
@@ -173,7 +174,7 @@ def test_whatever_is_raised_a_socket_is_lost_and_says_so(
     async def main() -> None:
         listener = Listener()
         async with gateway() as (url, connections):
-            socket = GatewaySocket(1, url, listener)
+            socket = GatewaySocket(1, url, listener, Network())
             await listener.open.wait()
             connection = await connections.get()
 
@@ -209,7 +210,7 @@ def test_what_breaks_while_it_is_opened_is_told(
         monkeypatch.setattr(ClientConnection, "data_received", broken)
         listener = Listener()
         async with gateway() as (url, _):
-            GatewaySocket(1, url, listener)
+            GatewaySocket(1, url, listener, Network())
             await asyncio.wait_for(listener.gone.wait(), 10)
             assert listener.losses == ["the connection broke: RuntimeError: boom"]
 
@@ -224,7 +225,7 @@ def test_the_words_of_a_close_frame_are_quoted_unless_they_are_the_protocols() -
         ):
             listener = Listener()
             async with gateway() as (url, connections):
-                GatewaySocket(1, url, listener)
+                GatewaySocket(1, url, listener, Network())
                 await listener.open.wait()
                 connection = await connections.get()
                 connection.transport.resume_reading()

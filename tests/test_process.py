@@ -31,6 +31,7 @@ from inngest_connect_asgi import (
     InngestConnectMiddleware,
     StartupError,
     connect_worker,
+    logs,
     pipe,
 )
 from inngest_connect_asgi.child import LogForwarder
@@ -847,7 +848,7 @@ import asyncio, os, sys, inngest
 
 sys.path.insert(0, "")  # as uvicorn does
 os.rmdir(os.getcwd())
-from inngest_connect_asgi import connect_worker, logs
+from inngest_connect_asgi import connect_worker
 
 client = inngest.Inngest(app_id="app", logger=None)
 

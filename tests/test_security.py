@@ -11,13 +11,11 @@ import os
 import pathlib
 import signal
 import socket
-import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import inngest
 import pytest
-import trustme
 
 from inngest_connect_asgi import connect_worker, gateway_socket, link, runtime
 from inngest_connect_asgi.core import Core
@@ -37,12 +35,12 @@ from inngest_connect_asgi.runtime import Runtime
 from inngest_connect_asgi.sdk import hash_signing_key
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.wire import connect_pb2 as wire
-from inngest_connect_asgi.worker import Worker
 
 from .harness import close_http, make_client, make_function, off_loop, run, until
 from .hostile import Behaviour, HostileServer, answer, drops, endless, tunnel
 from .processes import children
 from .simulation import DONE, configuration, lease
+from .ways import Authority, last_error
 
 KEY = "signkey-test-" + "5e" * 7 + "c4e7" * 5
 OTHER_KEY = "signkey-test-" + "0b5c" * 8
@@ -53,20 +51,6 @@ async def noop(ctx: inngest.Context) -> str:
 
 
 # TLS
-
-
-class Authority:
-    """A certificate authority that nobody knows but whoever is told."""
-
-    def __init__(self, directory: pathlib.Path) -> None:
-        self._ca = trustme.CA()
-        self.file = directory / "ca.pem"
-        self._ca.cert_pem.write_to_path(self.file)
-
-    def server(self, name: str = "127.0.0.1") -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert(name).configure_cert(context)
-        return context
 
 
 @pytest.fixture
@@ -93,10 +77,6 @@ def production(origin: str, key: str = KEY) -> inngest.Inngest:
         event_key="event",
         logger=None,
     )
-
-
-def last_error(worker: Worker) -> str:
-    return str(worker.health()["checks"]["connection:state"][0]["lastError"])
 
 
 @pytest.mark.usefixtures("isolation")
