@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 
-__all__ = ["LOGGER", "emit", "handle", "record"]
+__all__ = ["LOGGER", "describe_disabled", "disabled", "emit", "handle", "record"]
 
 LOGGER = "inngest_connect_asgi"
 
@@ -79,6 +79,26 @@ def handle(record: logging.LogRecord) -> None:
     except Exception:
         # A filter's. A handler's are its own business, and end up here too.
         _last_resort(str(record.msg))
+
+
+def disabled() -> list[str]:
+    """The loggers of this package that are disabled.
+
+    Mostly by accident: ``fileConfig`` and ``dictConfig`` disable every logger that
+    was there before, unless ``disable_existing_loggers`` is ``False``.
+    """
+    loggers = logging.Logger.manager.loggerDict
+    names = [n for n in list(loggers) if n == LOGGER or n.startswith(f"{LOGGER}.")]
+    # Not by getLogger(), which would make those that were never there.
+    return [name for name in names if getattr(loggers.get(name), "disabled", False)]
+
+
+def describe_disabled(names: list[str]) -> str:
+    """In words, and with what there is to do about it."""
+    return (
+        f"the logger {', '.join(names)} is disabled: give logging's fileConfig or "
+        "dictConfig disable_existing_loggers=False"
+    )
 
 
 def _last_resort(message: str) -> None:

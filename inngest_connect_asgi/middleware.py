@@ -10,7 +10,7 @@ from typing import Any
 
 import inngest
 
-from . import endpoints
+from . import endpoints, logs, routes
 from .config import (
     DEFAULT_HEALTH_PATH,
     DEFAULT_SHUTDOWN_TIMEOUT,
@@ -22,7 +22,7 @@ from .config import (
     is_enabled,
     settings,
 )
-from .errors import ConfigurationError
+from .errors import StartupError, describe
 from .health import Health
 from .lifespan import ASGIApp, Lifespan, Receive, Scope, Send
 from .messages import DEFAULT_REPLY_BUFFER_SIZE
@@ -40,8 +40,6 @@ NO_LIFESPAN = (
 
 _DAPHNE = {"daphne.cli", "daphne.management.commands.runserver"}
 """Where one of these is imported, daphne is the server: it knows no lifespan."""
-
-logger = logging.getLogger("inngest_connect_asgi")
 
 
 class InngestConnectMiddleware:
@@ -109,11 +107,13 @@ class InngestConnectMiddleware:
     ) -> None:
         self.app = app
         self._settings: Settings | None = None
-        self._error: ConfigurationError | None = None
+        self._error: Exception | None = None
         self._health = Health(wedge_timeout=wedge_timeout)
         self._lifespan_seen = False
         try:
-            self._health_app, self._health_paths = None, frozenset[str]()
+            self._health_path = health_path
+            self._health_paths = frozenset[str]()
+            self._health_app: ASGIApp | None = None
             if health_path is not None:
                 check_health_path(health_path)
                 self._health_paths = frozenset(endpoints.paths(health_path))
@@ -143,13 +143,16 @@ class InngestConnectMiddleware:
                     self._say_that_nothing_runs()
             else:
                 self._health.not_started = DISABLED
-        except ConfigurationError as error:
+        except BaseException as error:
             # Starlette constructs its middleware inside the lifespan call, and
             # servers take an exception from there for an app without lifespan:
             # they would serve on. So it is told in the protocol's own words.
             if not _made_by_starlette():
                 raise
-            self._error = error
+            if isinstance(error, Exception):
+                self._error = error
+            else:
+                self._error = StartupError(describe(error))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -175,14 +178,24 @@ class InngestConnectMiddleware:
     def _say_that_nothing_runs(self) -> None:
         self._lifespan_seen = True
         if self._settings is not None:
-            logger.warning("Inngest Connect is not running: %s", NO_LIFESPAN)
+            text = f"Inngest Connect is not running: {NO_LIFESPAN}"
+            logs.emit(logging.WARNING, text)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._lifespan_seen = True
+        outermost = scope.get("app", self.app)
         if self._settings is None and self._error is None:
+            self._look_around(outermost)
             await self.app(scope, receive, send)
-        else:
-            await Lifespan(self.app, self._start).run(scope, receive, send)
+            return
+
+        async def start() -> Worker:
+            # Now that the app has set up its routes and its logging.
+            self._look_around(outermost)
+            return await self._start()
+
+        lifespan = Lifespan(self.app, start, self._health.fail)
+        await lifespan.run(scope, receive, send)
 
     async def _start(self) -> Worker:
         if self._error is not None:
@@ -191,6 +204,22 @@ class InngestConnectMiddleware:
         worker = Worker(self._settings, self._health)
         await worker.start()
         return worker
+
+    def _look_around(self, app: object) -> None:
+        """Tell of what is odd about the app, as far as it can be seen."""
+        if names := logs.disabled():
+            text = f"Inngest Connect can't log: {logs.describe_disabled(names)}"
+            logs.emit(logging.WARNING, text, name="root")
+        if self._health_path is None:
+            return
+        own = routes.shadowed(app, self._health_path, sorted(self._health_paths))
+        if own:
+            text = (
+                f"The app has a route of its own at {', '.join(own)}, which is not "
+                "served: the health endpoints of Inngest Connect answer there. Move "
+                "them with health_path=, or do without, with health_path=None"
+            )
+            logs.emit(logging.WARNING, text)
 
 
 def _made_by_starlette() -> bool:
