@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, ParamSpec
 
 import inngest
 
@@ -38,8 +39,32 @@ NO_LIFESPAN = (
     "with connect_worker"
 )
 
+P = ParamSpec("P")
+
 _DAPHNE = {"daphne.cli", "daphne.management.commands.runserver"}
 """Where one of these is imported, daphne is the server: it knows no lifespan."""
+
+
+def _told_at_start_up(init: Callable[P, None]) -> Callable[P, None]:
+    """Keep what ``init`` raises for the start-up, where it would be lost otherwise.
+
+    Starlette constructs its middleware inside the lifespan call, and servers take an
+    exception from there for an app without lifespan: they would serve on. So it is
+    told in the protocol's own words. An option that does not exist is among it.
+    """
+
+    @functools.wraps(init)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            init(*args, **kwargs)
+        except BaseException as error:
+            if not _made_by_starlette():
+                raise
+            middleware: Any = args[0]
+            app: Any = args[1] if len(args) > 1 else kwargs["app"]
+            middleware._fail(app, error)
+
+    return call
 
 
 class InngestConnectMiddleware:
@@ -84,6 +109,15 @@ class InngestConnectMiddleware:
             fails with the same message.
     """
 
+    _settings: Settings | None = None
+    _error: Exception | None = None
+    """What went wrong where nobody would have been told."""
+    _health_path: str | None = None
+    _health_paths: frozenset[str] = frozenset()
+    _health_app: ASGIApp | None = None
+    _lifespan_seen = False
+
+    @_told_at_start_up
     def __init__(
         self,
         app: ASGIApp,
@@ -106,53 +140,47 @@ class InngestConnectMiddleware:
         enabled: bool | None = None,
     ) -> None:
         self.app = app
-        self._settings: Settings | None = None
-        self._error: Exception | None = None
         self._health = Health(wedge_timeout=wedge_timeout)
-        self._lifespan_seen = False
-        try:
+        if health_path is not None:
+            check_health_path(health_path)
             self._health_path = health_path
-            self._health_paths = frozenset[str]()
-            self._health_app: ASGIApp | None = None
-            if health_path is not None:
-                check_health_path(health_path)
-                self._health_paths = frozenset(endpoints.paths(health_path))
-                self._health_app = endpoints.health_app(
-                    lambda: self._health, health_path, details=health_details
-                )
-            if is_enabled(enabled):
-                self._settings = settings(
-                    client=client,
-                    functions=functions,
-                    apps=apps,
-                    isolation=isolation,
-                    instance_id=instance_id,
-                    max_worker_concurrency=max_worker_concurrency,
-                    gateway_url=gateway_url,
-                    startup_timeout=startup_timeout,
-                    shutdown_timeout=shutdown_timeout,
-                    stall_timeout=stall_timeout,
-                    wedge_timeout=wedge_timeout,
-                    probe=probe,
-                    reply_buffer_size=reply_buffer_size,
-                    health_path=health_path,
-                    health_details=health_details,
-                )
-                self._health.not_started = NO_LIFESPAN
-                if not _DAPHNE.isdisjoint(sys.modules):
-                    self._say_that_nothing_runs()
-            else:
-                self._health.not_started = DISABLED
-        except BaseException as error:
-            # Starlette constructs its middleware inside the lifespan call, and
-            # servers take an exception from there for an app without lifespan:
-            # they would serve on. So it is told in the protocol's own words.
-            if not _made_by_starlette():
-                raise
-            if isinstance(error, Exception):
-                self._error = error
-            else:
-                self._error = StartupError(describe(error))
+            self._health_paths = frozenset(endpoints.paths(health_path))
+            self._health_app = endpoints.health_app(
+                lambda: self._health, health_path, details=health_details
+            )
+        if is_enabled(enabled):
+            self._settings = settings(
+                client=client,
+                functions=functions,
+                apps=apps,
+                isolation=isolation,
+                instance_id=instance_id,
+                max_worker_concurrency=max_worker_concurrency,
+                gateway_url=gateway_url,
+                startup_timeout=startup_timeout,
+                shutdown_timeout=shutdown_timeout,
+                stall_timeout=stall_timeout,
+                wedge_timeout=wedge_timeout,
+                probe=probe,
+                reply_buffer_size=reply_buffer_size,
+                health_path=health_path,
+                health_details=health_details,
+            )
+            self._health.not_started = NO_LIFESPAN
+            if not _DAPHNE.isdisjoint(sys.modules):
+                self._say_that_nothing_runs()
+        else:
+            self._health.not_started = DISABLED
+
+    def _fail(self, app: ASGIApp, error: BaseException) -> None:
+        """Be a middleware that fails the app's start-up, and every request."""
+        self.app = app
+        self._health = Health(wedge_timeout=None)
+        if isinstance(error, Exception):
+            self._error = error
+        else:
+            # That one would end the server with the first request.
+            self._error = StartupError(describe(error))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
