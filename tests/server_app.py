@@ -115,10 +115,10 @@ if options.pop("no_threads", False):
     # As if the system gave no more of them: nobody foresaw it.
     start_thread = threading.Thread.start
 
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name.startswith("inngest-connect"):
+    def refuse(self: threading.Thread) -> None:
+        if self.name.startswith("inngest-connect"):
             raise RuntimeError("can't start new thread")
-        start_thread(thread)
+        start_thread(self)
 
     threading.Thread.start = refuse  # type: ignore[method-assign]
 app = FastAPI(lifespan=lifespan)

@@ -291,7 +291,7 @@ def open_stream(server: Server, stack: contextlib.ExitStack) -> None:
     events = answer.iter_text()
     assert next(events).startswith("data:")
     # An iterator that is let go of closes the stream.
-    stack.callback(events.close)
+    stack.callback(lambda: events)
 
 
 def wait_until_refused(server: Server) -> None:
