@@ -260,10 +260,8 @@ class Health:
 
 def _logging() -> dict[str, list[dict[str, Any]]]:
     """Told of where it is odd only: by then the log can't."""
-    names = logs.disabled()
-    if not names:
-        return {}
-    return {"logging": [{"status": "warn", "output": logs.describe_disabled(names)}]}
+    reason = logs.disabled()
+    return {} if reason is None else {"logging": [{"status": "warn", "output": reason}]}
 
 
 def _status(healthy: bool, otherwise: str) -> str:

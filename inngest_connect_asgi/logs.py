@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 
-__all__ = ["LOGGER", "describe_disabled", "disabled", "emit", "handle", "record"]
+__all__ = ["LOGGER", "disabled", "emit", "handle", "record"]
 
 LOGGER = "inngest_connect_asgi"
 
@@ -81,23 +81,19 @@ def handle(record: logging.LogRecord) -> None:
         _last_resort(str(record.msg))
 
 
-def disabled() -> list[str]:
-    """The loggers of this package that are disabled.
+def disabled() -> str | None:
+    """What there is to say where the app has disabled our logger, else ``None``.
 
     Mostly by accident: ``fileConfig`` and ``dictConfig`` disable every logger that
     was there before, unless ``disable_existing_loggers`` is ``False``.
     """
-    loggers = logging.Logger.manager.loggerDict
-    names = [n for n in list(loggers) if n == LOGGER or n.startswith(f"{LOGGER}.")]
-    # Not by getLogger(), which would make those that were never there.
-    return [name for name in names if getattr(loggers.get(name), "disabled", False)]
-
-
-def describe_disabled(names: list[str]) -> str:
-    """In words, and with what there is to do about it."""
+    # Not by getLogger(), which would make it be there before.
+    logger = logging.Logger.manager.loggerDict.get(LOGGER)
+    if not getattr(logger, "disabled", False):
+        return None
     return (
-        f"the logger {', '.join(names)} is disabled: give logging's fileConfig or "
-        "dictConfig disable_existing_loggers=False"
+        f"the logger {LOGGER} is disabled: give logging's fileConfig or dictConfig "
+        "disable_existing_loggers=False"
     )
 
 

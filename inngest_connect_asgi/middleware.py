@@ -235,8 +235,8 @@ class InngestConnectMiddleware:
 
     def _look_around(self, app: object) -> None:
         """Tell of what is odd about the app, as far as it can be seen."""
-        if names := logs.disabled():
-            text = f"Inngest Connect can't log: {logs.describe_disabled(names)}"
+        if unheard := logs.disabled():
+            text = f"Inngest Connect can't log: {unheard}"
             logs.emit(logging.WARNING, text, name="root")
         if self._health_path is None:
             return

@@ -149,8 +149,8 @@ def render(health: Health, *, now: float | None = None) -> str:
     """
     now = health.now() if now is None else now
     word, reasons = _verdict(health)
-    if names := logs.disabled():
-        reasons.append(f"Nothing is logged: {logs.describe_disabled(names)}.")
+    if unheard := logs.disabled():
+        reasons.append(f"Nothing is logged: {unheard}.")
     parts = [_header(word, reasons, _since(health, now))]
     if health.not_started is None:
         parts += [
