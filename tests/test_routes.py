@@ -94,7 +94,9 @@ class Refuses:
 
 
 @pytest.mark.parametrize(
-    "app", [bare, None, Odd(3), Odd([3]), Odd({"/healthz": page}), Refuses()], ids=repr
+    "app",
+    [bare, None, Odd(3), Odd([3]), Odd({"/healthz": page}), Refuses()],
+    ids=["bare", "none", "number", "of numbers", "of strings", "refuses"],
 )
 def test_of_other_apps_nothing_is_known(app: object) -> None:
     assert found(app) == []
