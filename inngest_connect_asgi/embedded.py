@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import inspect
+import os
 import socket
+import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import uvicorn
@@ -12,20 +17,72 @@ from uvicorn.server import ServerState
 
 from .lifespan import ASGIApp, Receive, Scope, Send
 
-__all__ = ["EmbeddedServer", "listen"]
+__all__ = ["Address", "EmbeddedServer", "listen", "listen_on"]
+
+Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+"""A family, and where in it, as ``getaddrinfo`` has it."""
+
+NOT_HERE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+"""What a machine says that has no such family, or no address in it."""
+
+_listeners: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; no host stands for every IPv4 address of the machine.
+    """A listening socket.
 
     Raises:
         OSError: The address is taken, or is none of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family)
+    return _listen(family, (host, port))
+
+
+def listen_on(addresses: Iterable[Address]) -> list[socket.socket]:
+    """Sockets that listen on one port of all these addresses, or on none of them.
+
+    Families that the machine does not have are left out.
+
+    Raises:
+        OSError: An address is taken, or all of them are none of this machine's.
+    """
+    listeners: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, (host, port, *rest) in addresses:
+            if listeners and port == 0:
+                port = listeners[0].getsockname()[1]
+            try:
+                listeners.append(_listen(family, (host, port, *rest)))
+            except OSError as error:
+                if error.errno not in NOT_HERE:
+                    raise
+                missing = error
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    if not listeners:
+        raise missing or OSError(errno.EADDRNOTAVAIL, "no address")
+    return listeners
+
+
+def _listen(family: int, address: tuple[Any, ...]) -> socket.socket:
+    # IPv6 alone: where both are wanted, the other has a socket of its own.
+    listener = socket.create_server(address, family=family)
     # asyncio sets it only where the socket was made with a protocol number.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _listeners.add(listener)
     return listener
+
+
+def _close_in_fork() -> None:
+    """A copy of the process would hold the port after this one is gone."""
+    for listener in list(_listeners):
+        listener.close()
+
+
+os.register_at_fork(after_in_child=_close_in_fork)
 
 
 class Protocol(H11Protocol):
@@ -53,16 +110,26 @@ class EmbeddedServer:
         )
         self._config.load()
         self._state = ServerState()
+        self._servers: list[asyncio.AbstractServer] = []
 
-    async def start(self, listener: socket.socket) -> None:
+    async def start(self, *listeners: socket.socket) -> None:
+        """Serve on these sockets, which are closed with the server."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Protocol(self._config, self._state, {}, loop), sock=listener
-        )
+        more: dict[str, Any] = {}
+        # Before uvicorn 0.21, an app's lifespan had no state.
+        if "app_state" in inspect.signature(H11Protocol).parameters:
+            more["app_state"] = {}
+
+        def protocol() -> Protocol:
+            return Protocol(self._config, self._state, _loop=loop, **more)
+
+        for listener in listeners:
+            self._servers.append(await loop.create_server(protocol, sock=listener))
 
     async def stop(self) -> None:
         """Close every connection, and cancel what is still being answered."""
-        self._server.close()
+        while self._servers:
+            self._servers.pop().close()
         for task in self._state.tasks:
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from . import logs
 from .messages import SILENCE, Configuration, State
 
 __all__ = ["Event", "Health", "Sample", "Verdict", "facts"]
@@ -120,6 +121,11 @@ class Health:
             )
             while state.at - self.samples[0].at > HISTORY:
                 self.samples.popleft()
+
+    def fail(self, reason: str) -> None:
+        """There is no worker, or no longer one, and this is why."""
+        self.not_started = reason
+        self.events.append(Event(self.now(), reason))
 
     def crash(self, error: str) -> None:
         """The runtime crashed, and will not be started again."""
@@ -280,7 +286,14 @@ class Health:
             "replies:givenUp": [_count(state.replies_given_up)],
             "runtime:lag": [_seconds(state.runtime_lag)],
             "app:lag": [_seconds(self.app_lag(), status=lag_status)],
+            **_logging(),
         }
+
+
+def _logging() -> dict[str, list[dict[str, Any]]]:
+    """Told of where it is odd only: by then the log can't."""
+    reason = logs.disabled()
+    return {} if reason is None else {"logging": [{"status": "warn", "output": reason}]}
 
 
 def _status(healthy: bool, otherwise: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from .errors import ConnectError
+from . import logs
+from .errors import ConnectError, describe
 
 __all__ = ["ASGIApp", "Lifespan", "Message", "Receive", "Scope", "Send"]
 
@@ -26,16 +29,30 @@ class Lifespan:
     An app that knows nothing of lifespan, or only of start-up, gets one anyway: its
     service starts and stops with the server.
 
+    Servers take an exception for an app without lifespan, and serve on. So whatever
+    the service raises is told in the protocol's own words, and in the log.
+
     Args:
         app: The inner app.
-        start: Starts the service. A :class:`ConnectError` fails the start-up.
+        start: Starts the service. Whatever it raises fails the start-up, but for a
+            cancellation by the server.
+        absent: Is told why there is no service, or no longer one, while the server
+            may serve on.
     """
 
-    def __init__(self, app: ASGIApp, start: Callable[[], Awaitable[Service]]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        start: Callable[[], Awaitable[Service]],
+        absent: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self._app = app
         self._start = start
+        self._absent = absent
         self._service: Service | None = None
         self._failure: str | None = None
+        """Why the service did not start."""
+        self._stop_failure: str | None = None
         self._received = False
         self._answered = False
 
@@ -53,6 +70,9 @@ class Lifespan:
                 await self._start_up()
             if self._service is not None:
                 await self._shut_down()
+        except BaseException as error:
+            self._tell_end(error)
+            raise
         finally:
             await self._stop()
             if self._failure is not None:
@@ -84,6 +104,8 @@ class Lifespan:
             await self._start_service()
             if self._failure is not None:
                 return
+        elif message["type"] == "lifespan.shutdown.complete":
+            message = self._shut_down_message()
         await self._server_send(message)
 
     # Speaking for an app that does not.
@@ -98,15 +120,72 @@ class Lifespan:
     async def _shut_down(self) -> None:
         await self._server_receive()
         await self._stop()
-        await self._server_send({"type": "lifespan.shutdown.complete"})
+        await self._server_send(self._shut_down_message())
+
+    def _shut_down_message(self) -> Message:
+        if self._stop_failure is None:
+            return {"type": "lifespan.shutdown.complete"}
+        return {"type": "lifespan.shutdown.failed", "message": self._stop_failure}
+
+    # The service.
 
     async def _start_service(self) -> None:
         try:
             self._service = await self._start()
         except ConnectError as error:
             self._failure = str(error)
+            self._tell_absence(self._failure)
+        except BaseException as error:
+            if _comes_from_the_server(error):
+                # It may serve on: gunicorn does, where a start-up takes too long.
+                self._tell_absence("the server cancelled the start-up")
+                raise
+            reason = f"the Connect worker could not be started: {describe(error)}"
+            self._failure = reason
+            self._tell_absence(reason, error)
 
     async def _stop(self) -> None:
         service, self._service = self._service, None
-        if service is not None:
+        if service is None:
+            return
+        try:
             await service.stop()
+        except BaseException as error:
+            if _comes_from_the_server(error):
+                raise
+            # The app is yet to be shut down.
+            reason = f"the Connect worker could not be stopped: {describe(error)}"
+            self._stop_failure = reason
+            logs.emit(logging.ERROR, _sentence(reason), error=error)
+
+    def _tell_end(self, error: BaseException) -> None:
+        """An app's own failure is for it to tell, but not what it means for us."""
+        if self._failure is not None or isinstance(error, asyncio.CancelledError):
+            return
+        if self._service is not None:
+            reason = "the app's lifespan ended while the app was running"
+        elif not self._answered:
+            reason = "the app's start-up failed"
+        else:
+            return
+        self._tell_absence(f"{reason}: {describe(error)}")
+
+    def _tell_absence(self, reason: str, error: BaseException | None = None) -> None:
+        self._absent(reason)
+        text = f"Inngest Connect is not running: {reason}"
+        logs.emit(logging.ERROR, text, error=error)
+
+
+def _comes_from_the_server(error: BaseException) -> bool:
+    """Whether it is the server that ends this, and not a library's cancelled future."""
+    if isinstance(error, GeneratorExit):
+        return True
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    # From Python 3.11 on, a task knows.
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is None or cancelling() > 0
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

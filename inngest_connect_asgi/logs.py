@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from . import ends
 
-__all__ = ["LOGGER", "Writer", "emit", "handle", "record"]
+__all__ = ["LOGGER", "Writer", "disabled", "emit", "handle", "record"]
 
 LOGGER = "inngest_connect_asgi"
 
@@ -82,6 +82,22 @@ def handle(record: logging.LogRecord) -> None:
     except Exception:
         # A filter's. A handler's are its own business, and end up here too.
         _last_resort(str(record.msg))
+
+
+def disabled() -> str | None:
+    """What there is to say where the app has disabled our logger, else ``None``.
+
+    Mostly by accident: ``fileConfig`` and ``dictConfig`` disable every logger that
+    was there before, unless ``disable_existing_loggers`` is ``False``.
+    """
+    # Not by getLogger(), which would make it be there before.
+    logger = logging.Logger.manager.loggerDict.get(LOGGER)
+    if not getattr(logger, "disabled", False):
+        return None
+    return (
+        f"the logger {LOGGER} is disabled: give logging's fileConfig or dictConfig "
+        "disable_existing_loggers=False"
+    )
 
 
 def _last_resort(message: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, ParamSpec
 
 import inngest
 
-from . import endpoints
+from . import endpoints, logs, routes
 from .config import (
     DEFAULT_HEALTH_PATH,
     DEFAULT_SHUTDOWN_TIMEOUT,
@@ -22,7 +23,7 @@ from .config import (
     is_enabled,
     settings,
 )
-from .errors import ConfigurationError
+from .errors import StartupError, describe
 from .health import Health
 from .lifespan import ASGIApp, Lifespan, Receive, Scope, Send
 from .messages import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SIZE
@@ -38,10 +39,32 @@ NO_LIFESPAN = (
     "with connect_worker"
 )
 
+P = ParamSpec("P")
+
 _DAPHNE = {"daphne.cli", "daphne.management.commands.runserver"}
 """Where one of these is imported, daphne is the server: it knows no lifespan."""
 
-logger = logging.getLogger("inngest_connect_asgi")
+
+def _told_at_start_up(init: Callable[P, None]) -> Callable[P, None]:
+    """Keep what ``init`` raises for the start-up, where it would be lost otherwise.
+
+    Starlette constructs its middleware inside the lifespan call, and servers take an
+    exception from there for an app without lifespan: they would serve on. So it is
+    told in the protocol's own words. An option that does not exist is among it.
+    """
+
+    @functools.wraps(init)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            init(*args, **kwargs)
+        except BaseException as error:
+            if not _made_by_starlette():
+                raise
+            middleware: Any = args[0]
+            app: Any = args[1] if len(args) > 1 else kwargs["app"]
+            middleware._fail(app, error)
+
+    return call
 
 
 class InngestConnectMiddleware:
@@ -88,6 +111,15 @@ class InngestConnectMiddleware:
             fails with the same message.
     """
 
+    _settings: Settings | None = None
+    _error: Exception | None = None
+    """What went wrong where nobody would have been told."""
+    _health_path: str | None = None
+    _health_paths: frozenset[str] = frozenset()
+    _health_app: ASGIApp | None = None
+    _lifespan_seen = False
+
+    @_told_at_start_up
     def __init__(
         self,
         app: ASGIApp,
@@ -111,49 +143,48 @@ class InngestConnectMiddleware:
         enabled: bool | None = None,
     ) -> None:
         self.app = app
-        self._settings: Settings | None = None
-        self._error: ConfigurationError | None = None
         self._health = Health(wedge_timeout=wedge_timeout)
-        self._lifespan_seen = False
-        try:
-            self._health_app, self._health_paths = None, frozenset[str]()
-            if health_path is not None:
-                check_health_path(health_path)
-                self._health_paths = frozenset(endpoints.paths(health_path))
-                self._health_app = endpoints.health_app(
-                    lambda: self._health, health_path, details=health_details
-                )
-            if is_enabled(enabled):
-                self._settings = settings(
-                    client=client,
-                    functions=functions,
-                    apps=apps,
-                    isolation=isolation,
-                    instance_id=instance_id,
-                    max_worker_concurrency=max_worker_concurrency,
-                    gateway_url=gateway_url,
-                    startup_timeout=startup_timeout,
-                    shutdown_timeout=shutdown_timeout,
-                    stall_timeout=stall_timeout,
-                    wedge_timeout=wedge_timeout,
-                    probe=probe,
-                    reply_buffer_size=reply_buffer_size,
-                    outcome_buffer_size=outcome_buffer_size,
-                    health_path=health_path,
-                    health_details=health_details,
-                )
-                self._health.not_started = NO_LIFESPAN
-                if not _DAPHNE.isdisjoint(sys.modules):
-                    self._say_that_nothing_runs()
-            else:
-                self._health.not_started = DISABLED
-        except ConfigurationError as error:
-            # Starlette constructs its middleware inside the lifespan call, and
-            # servers take an exception from there for an app without lifespan:
-            # they would serve on. So it is told in the protocol's own words.
-            if not _made_by_starlette():
-                raise
+        if health_path is not None:
+            check_health_path(health_path)
+            self._health_path = health_path
+            self._health_paths = frozenset(endpoints.paths(health_path))
+            self._health_app = endpoints.health_app(
+                lambda: self._health, health_path, details=health_details
+            )
+        if is_enabled(enabled):
+            self._settings = settings(
+                client=client,
+                functions=functions,
+                apps=apps,
+                isolation=isolation,
+                instance_id=instance_id,
+                max_worker_concurrency=max_worker_concurrency,
+                gateway_url=gateway_url,
+                startup_timeout=startup_timeout,
+                shutdown_timeout=shutdown_timeout,
+                stall_timeout=stall_timeout,
+                wedge_timeout=wedge_timeout,
+                probe=probe,
+                reply_buffer_size=reply_buffer_size,
+                outcome_buffer_size=outcome_buffer_size,
+                health_path=health_path,
+                health_details=health_details,
+            )
+            self._health.not_started = NO_LIFESPAN
+            if not _DAPHNE.isdisjoint(sys.modules):
+                self._say_that_nothing_runs()
+        else:
+            self._health.not_started = DISABLED
+
+    def _fail(self, app: ASGIApp, error: BaseException) -> None:
+        """Be a middleware that fails the app's start-up, and every request."""
+        self.app = app
+        self._health = Health(wedge_timeout=None)
+        if isinstance(error, Exception):
             self._error = error
+        else:
+            # That one would end the server with the first request.
+            self._error = StartupError(describe(error))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -179,14 +210,24 @@ class InngestConnectMiddleware:
     def _say_that_nothing_runs(self) -> None:
         self._lifespan_seen = True
         if self._settings is not None:
-            logger.warning("Inngest Connect is not running: %s", NO_LIFESPAN)
+            text = f"Inngest Connect is not running: {NO_LIFESPAN}"
+            logs.emit(logging.WARNING, text)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._lifespan_seen = True
+        outermost = scope.get("app", self.app)
         if self._settings is None and self._error is None:
+            self._look_around(outermost)
             await self.app(scope, receive, send)
-        else:
-            await Lifespan(self.app, self._start).run(scope, receive, send)
+            return
+
+        async def start() -> Worker:
+            # Now that the app has set up its routes and its logging.
+            self._look_around(outermost)
+            return await self._start()
+
+        lifespan = Lifespan(self.app, start, self._health.fail)
+        await lifespan.run(scope, receive, send)
 
     async def _start(self) -> Worker:
         if self._error is not None:
@@ -195,6 +236,22 @@ class InngestConnectMiddleware:
         worker = Worker(self._settings, self._health)
         await worker.start()
         return worker
+
+    def _look_around(self, app: object) -> None:
+        """Tell of what is odd about the app, as far as it can be seen."""
+        if unheard := logs.disabled():
+            text = f"Inngest Connect can't log: {unheard}"
+            logs.emit(logging.WARNING, text, name="root")
+        if self._health_path is None:
+            return
+        own = routes.shadowed(app, self._health_path, sorted(self._health_paths))
+        if own:
+            text = (
+                f"The app has a route of its own at {', '.join(own)}, which is not "
+                "served: the health endpoints of Inngest Connect answer there. Move "
+                "them with health_path=, or do without, with health_path=None"
+            )
+            logs.emit(logging.WARNING, text)
 
 
 def _made_by_starlette() -> bool:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 
+from . import logs
 from .health import HISTORY, Event, Health, Sample
 from .messages import State
 
@@ -148,6 +149,8 @@ def render(health: Health, *, now: float | None = None) -> str:
     """
     now = health.now() if now is None else now
     word, reasons = _verdict(health)
+    if unheard := logs.disabled():
+        reasons.append(f"Nothing is logged: {unheard}.")
     parts = [_header(word, reasons, _since(health, now))]
     if health.not_started is None:
         parts += [
@@ -187,7 +190,7 @@ def _verdict(health: Health) -> tuple[str, list[str]]:
     if ready.healthy:
         return "ready", [ready.reason]
     if health.not_started is not None:
-        return "not ready", [f"Not started: {health.not_started}"]
+        return "not ready", [f"Not running: {health.not_started}"]
     return "not ready", [ready.reason, f"Live: {live.reason}."]
 
 

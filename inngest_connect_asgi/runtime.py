@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -117,7 +116,7 @@ class Runtime:
         async with self._network.http_client(self._origin, HTTP_TIMEOUT) as self._http:
             try:
                 if configuration.probe is not None:
-                    await self._start_probe(configuration, configuration.probe)
+                    self._start_probe(configuration, configuration.probe)
                 self._step(
                     self._core.start,
                     requests=start.requests,
@@ -298,27 +297,11 @@ class Runtime:
         if self._probe is not None:
             await self._probe.stop()
 
-    async def _start_probe(self, configuration: Configuration, probe: Probe) -> None:
+    def _start_probe(self, configuration: Configuration, probe: Probe) -> None:
         # Not at the top: few want it, and it would triple what a child imports.
-        from .probe import ProbeServer
+        from .probe import start_probe
 
-        server = ProbeServer(configuration, probe)
-        try:
-            port = await server.start()
-        except OSError as error:
-            self._log(
-                logging.WARNING,
-                f"The probe server can't listen on {probe.host}:{probe.port}: "
-                f"{error.strerror or error}. Where several web workers run on one "
-                "machine, only the first gets the port: run one worker a container, "
-                "or leave out probe= and use the app's own port",
-            )
-        else:
-            self._probe = server
-            self._log(
-                logging.INFO,
-                f"The probe server listens on {probe.host}:{port}{probe.path}",
-            )
+        self._probe = start_probe(configuration, probe, self._log)
 
     def _log(self, level: int, message: str) -> None:
         self._tell(Log(level, message))

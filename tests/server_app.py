@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import inngest
 from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from inngest_connect_asgi import InngestConnectMiddleware
 
@@ -77,6 +81,13 @@ def native(ctx: inngest.ContextSync) -> int:
     return sum(range(number(ctx, "size")))
 
 
+@client.create_function(fn_id="seize", trigger=inngest.TriggerEvent(event="seize"))
+def seize(ctx: inngest.ContextSync) -> str:
+    """Keeps the GIL, for so many whole seconds."""
+    ctypes.PyDLL(None).sleep(number(ctx, "seconds"))
+    return "seized"
+
+
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     print(f"app: started at {time.monotonic()}", flush=True)
@@ -97,9 +108,19 @@ def fork_and_wait() -> None:
 options = json.loads(os.environ.get("TEST_OPTIONS", "{}"))
 functions: list[inngest.Function[Any]] = [
     *(noop, wait, hold),
-    *(sleep, busy, crunch, native),
+    *(sleep, busy, crunch, native, seize),
 ]
 fork = options.pop("fork", False)
+if options.pop("no_threads", False):
+    # As if the system gave no more of them: nobody foresaw it.
+    start_thread = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name.startswith("inngest-connect"):
+            raise RuntimeError("can't start new thread")
+        start_thread(self)
+
+    threading.Thread.start = refuse  # type: ignore[method-assign]
 app = FastAPI(lifespan=lifespan)
 app.add_middleware(
     InngestConnectMiddleware,
@@ -114,6 +135,18 @@ async def index() -> dict[str, int]:
     return {"pid": os.getpid()}
 
 
+@app.get("/events")
+async def events() -> StreamingResponse:
+    """A stream that ends when its reader goes."""
+
+    async def stream() -> AsyncIterator[str]:
+        while True:
+            yield "data: x\n\n"
+            await asyncio.sleep(0.2)
+
+    return StreamingResponse(stream(), media_type="text/event-stream")
+
+
 @app.post("/release")
 async def release(count: int) -> None:
     for _ in range(count):
@@ -122,5 +155,17 @@ async def release(count: int) -> None:
 
 wrapped = InngestConnectMiddleware(
     Starlette(), client=client, functions=functions, **options
+)
+
+
+async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    """As Django's is."""
+    if scope["type"] != "http":
+        raise ValueError(f"no {scope['type']}")
+    await PlainTextResponse("here")(scope, receive, send)
+
+
+plain = InngestConnectMiddleware(
+    without_lifespan, client=client, functions=functions, **options
 )
 mounted = Starlette(routes=[Mount("/sub", app)])

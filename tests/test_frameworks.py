@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-from collections.abc import AsyncIterator
+import io
+import logging
+import logging.config
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import fastapi
@@ -23,11 +26,14 @@ from inngest_connect_asgi import (
     InngestConnectMiddleware,
     StartupError,
     connect_worker,
+    middleware,
     supervisor,
 )
+from inngest_connect_asgi.lifespan import Receive, Scope, Send
 from inngest_connect_asgi.messages import Start
 from inngest_connect_asgi.runtime import Runtime
 from inngest_connect_asgi.testing import LocalGateway
+from inngest_connect_asgi.worker import Worker
 
 from .harness import (
     StartupFailed,
@@ -315,3 +321,190 @@ def test_the_middleware_fails_as_the_worker_does(gateway: LocalGateway) -> None:
                 raise AssertionError
 
     run(main)
+
+
+# What nobody foresaw
+
+
+def break_settings(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def settings(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(middleware, "settings", settings)
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("no such thing"), SystemExit("enough")], ids=repr
+)
+def test_a_construction_that_raises_fails_the_start_up(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Starlette constructs it where a server would not listen."""
+    break_settings(monkeypatch, error)
+
+    async def main() -> None:
+        client = make_client(gateway)
+        functions = [make_function(client, noop)]
+        app = fastapi.FastAPI()
+        app.add_middleware(InngestConnectMiddleware, client=client, functions=functions)
+        with pytest.raises(StartupFailed, match=str(error)):
+            async with lifespan(app):
+                raise AssertionError
+        # Whoever constructs it where everybody listens hears of it there.
+        with pytest.raises(type(error)):
+            InngestConnectMiddleware(app, client=client, functions=functions)
+
+    run(main)
+
+
+def test_an_option_that_does_not_exist_fails_the_start_up(
+    gateway: LocalGateway,
+) -> None:
+    async def main() -> None:
+        client = make_client(gateway)
+        options: dict[str, Any] = {"functoins": [make_function(client, noop)]}
+        app = fastapi.FastAPI()
+        app.add_middleware(InngestConnectMiddleware, client=client, **options)
+        with pytest.raises(StartupFailed, match=r"TypeError.*'functoins'"):
+            async with lifespan(app):
+                raise AssertionError
+        # And should the server serve on, then not as if nothing were.
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            with pytest.raises(TypeError, match="functoins"):
+                await http.get("/healthz")
+
+    run(main)
+
+
+async def django(scope: Scope, receive: Receive, send: Send) -> None:
+    """What it does with a scope that it does not know."""
+    raise ValueError(f"Django can only handle HTTP, not {scope['type']}.")
+
+
+def test_health_has_the_reason_of_a_start_that_failed(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(self: Worker) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Worker, "start", start)
+
+    async def main() -> None:
+        client = make_client(gateway)
+        functions = [make_function(client, noop)]
+        app = InngestConnectMiddleware(django, client=client, functions=functions)
+        with pytest.raises(StartupFailed, match="RuntimeError: can't start new thread"):
+            async with lifespan(app):
+                raise AssertionError
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            answer = await http.get("/healthz/ready")
+            assert answer.status_code == 503
+            assert "can't start new thread" in answer.json()["output"]
+
+    run(main)
+
+
+def test_health_has_the_reason_of_a_worker_that_went_with_its_app(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    crash = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await crash.wait()
+        raise RuntimeError("a task group's")
+
+    async def main() -> None:
+        client = make_client(gateway)
+        functions = [make_function(client, noop)]
+        wrapped = InngestConnectMiddleware(app, client=client, functions=functions)
+        messages: asyncio.Queue[Any] = asyncio.Queue()
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        events.put_nowait({"type": "lifespan.startup"})
+        serving = asyncio.ensure_future(
+            wrapped({"type": "lifespan"}, events.get, messages.put)
+        )
+        assert (await messages.get())["type"] == "lifespan.startup.complete"
+        await off_loop(gateway.wait_for_worker)
+        crash.set()
+        with pytest.raises(RuntimeError, match="a task group's"):
+            await serving
+        transport = httpx.ASGITransport(wrapped)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            reason = (await http.get("/healthz/ready")).json()["output"]
+        assert reason.startswith("the app's lifespan ended while the app was running")
+        assert f"Inngest Connect is not running: {reason}" in caplog.text
+
+    run(main)
+
+
+# Logging
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    root, names = logging.getLogger(), list(logging.Logger.manager.loggerDict)
+    disabled = [name for name in names if logging.getLogger(name).disabled]
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in list(logging.Logger.manager.loggerDict):
+        logging.getLogger(name).disabled = name in disabled
+
+
+@pytest.mark.usefixtures("logging_as_it_was")
+@pytest.mark.parametrize("when", ["before", "during start-up", "later"])
+def test_loggers_that_are_disabled_are_told_of(
+    gateway: LocalGateway, when: str
+) -> None:
+    """By what ``fileConfig`` does unless it is asked not to, as Alembic's example."""
+    stream = io.StringIO()
+
+    def configure() -> None:
+        logging.getLogger("inngest_connect_asgi")
+        logging.config.dictConfig(
+            {
+                "version": 1,
+                "handlers": {"all": {"class": "logging.StreamHandler"}},
+                "root": {"handlers": ["all"]},
+            }
+        )
+        logging.getLogger().handlers[0].setStream(stream)  # type: ignore[attr-defined]
+
+    @contextlib.asynccontextmanager
+    async def own(app: object) -> AsyncIterator[None]:
+        if when == "during start-up":
+            configure()
+        yield
+
+    async def main() -> None:
+        client = make_client(gateway)
+        app = fastapi.FastAPI(lifespan=own)
+        app.add_middleware(
+            InngestConnectMiddleware,
+            client=client,
+            functions=[make_function(client, noop)],
+        )
+        if when == "before":
+            configure()
+        transport = httpx.ASGITransport(app)
+        async with (
+            lifespan(app),
+            httpx.AsyncClient(transport=transport, base_url="http://a") as http,
+        ):
+            if when == "later":
+                assert "logging" not in (await http.get("/healthz")).json()["checks"]
+                configure()
+            (check,) = (await http.get("/healthz")).json()["checks"]["logging"]
+            page = await http.get("/healthz", headers={"accept": "text/html"})
+        assert check["status"] == "warn"
+        assert "inngest_connect_asgi is disabled" in check["output"]
+        assert "disable_existing_loggers=False" in page.text
+
+    run(main)
+    told = "Inngest Connect can't log: the logger inngest_connect_asgi is disabled"
+    assert (told in stream.getvalue()) == (when != "later")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from inngest_connect_asgi.errors import StartupError
+from inngest_connect_asgi.errors import StartupError, describe
 from inngest_connect_asgi.lifespan import ASGIApp, Lifespan, Receive, Scope, Send
 
 STARTUP = {"type": "lifespan.startup"}
@@ -17,9 +18,14 @@ SHUTDOWN = {"type": "lifespan.shutdown"}
 class Journal(list[str]):
     """What happened, in order; also the service, which only writes it down."""
 
-    def __init__(self, failure: str | None = None) -> None:
+    def __init__(
+        self, failure: str | None = None, stop_failure: BaseException | None = None
+    ) -> None:
         super().__init__()
         self.failure = failure
+        self.stop_failure = stop_failure
+        self.absent: list[str] = []
+        """Why there is no service, as it was told."""
 
     async def start(self) -> Journal:
         if self.failure is not None:
@@ -29,6 +35,8 @@ class Journal(list[str]):
 
     async def stop(self) -> None:
         self.append("service stopped")
+        if self.stop_failure is not None:
+            raise self.stop_failure
 
 
 def run(
@@ -50,7 +58,7 @@ def run(
             if name == "startup.complete":
                 to_app.put_nowait(SHUTDOWN)
 
-        lifespan = Lifespan(app, start or journal.start)
+        lifespan = Lifespan(app, start or journal.start, journal.absent.append)
         await asyncio.wait_for(
             lifespan.run({"type": "lifespan"}, to_app.get, send), timeout=5
         )
@@ -173,23 +181,136 @@ def test_crash_while_the_app_cleans_up_hides_no_failed_start() -> None:
     assert journal == ["startup.failed: no connection"]
 
 
-def test_unexpected_error_of_the_service_is_the_apps_to_tell() -> None:
+ERRORS = [
+    OSError("can't start new thread"),
+    SystemExit(1),
+    KeyboardInterrupt(),
+    BaseException("odd"),
+]
+if sys.version_info >= (3, 11):
+    # A library's future that was cancelled, and not the task.
+    ERRORS.append(asyncio.CancelledError("of a library"))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("lifespan", ["with", "without"])
+def test_whatever_the_start_raises_fails_the_start_up(
+    error: BaseException, lifespan: str, caplog: pytest.LogCaptureFixture
+) -> None:
     journal = Journal()
 
     async def start() -> Journal:
-        raise OSError("can't start new thread")
+        raise error
+
+    run(well_behaved(journal) if lifespan == "with" else refuses, journal, start)
+    reason = f"the Connect worker could not be started: {describe(error)}"
+    assert journal[-1] == f"startup.failed: {reason}"
+    assert journal[:-1] == ["app started", "app stopped"][: 2 * (lifespan == "with")]
+    assert journal.absent == [reason]
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.message == f"Inngest Connect is not running: {reason}"
+    assert record.exc_info
+    assert record.exc_info[1] is error
+
+
+def test_a_foreseen_failure_is_told_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    journal = Journal(failure="no connection")
+    run(well_behaved(journal), journal)
+    assert journal.absent == ["no connection"]
+    (record,) = caplog.records
+    assert record.message == "Inngest Connect is not running: no connection"
+    assert not record.exc_info
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("lifespan", ["with", "without"])
+def test_whatever_the_stop_raises_the_app_is_shut_down(
+    error: BaseException, lifespan: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(stop_failure=error)
+    run(well_behaved(journal) if lifespan == "with" else refuses, journal)
+    reason = f"the Connect worker could not be stopped: {describe(error)}"
+    assert journal[-1] == f"shutdown.failed: {reason}"
+    assert journal.count("service stopped") == 1
+    assert ("app stopped" in journal) == (lifespan == "with")
+    (record,) = caplog.records
+    assert record.message == f"T{reason[1:]}"
+    assert record.exc_info
+
+
+@pytest.mark.parametrize("when", ["start-up", "lifespan"])
+def test_an_app_that_takes_the_service_with_it_is_told_of(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Servers go on without a word, as if the app had no lifespan."""
+    journal = Journal()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        try:
+        if when == "lifespan":
             await send({"type": "lifespan.startup.complete"})
-        except OSError as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            raise
+        raise RuntimeError("no database")
 
-    with pytest.raises(OSError, match="thread"):
-        run(app, journal, start)
-    assert journal == ["startup.failed: can't start new thread"]
+    with pytest.raises(RuntimeError, match="no database"):
+        run(app, journal)
+    (reason,) = journal.absent
+    assert reason.startswith(f"the app's {when} ")
+    assert reason.endswith("RuntimeError: no database")
+    assert reason in caplog.text
+
+
+def test_a_crash_in_the_shutdown_of_the_app_is_no_news(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    journal = Journal()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        run(app, journal)
+    assert journal.absent == []
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("lifespan", ["with", "without"])
+def test_a_server_that_cancels_the_start_may_serve_on(
+    lifespan: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal()
+
+    async def main() -> None:
+        starting, sent = asyncio.Event(), list[object]()
+
+        async def start() -> Journal:
+            starting.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def receive() -> dict[str, str]:
+            return STARTUP
+
+        async def send(message: object) -> None:
+            sent.append(message)
+
+        app = well_behaved(journal) if lifespan == "with" else refuses
+        served = Lifespan(app, start, journal.absent.append)
+        task = asyncio.ensure_future(served.run({"type": "lifespan"}, receive, send))
+        await starting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not sent
+
+    asyncio.run(main())
+    assert journal.absent == ["the server cancelled the start-up"]
+    assert "the server cancelled the start-up" in caplog.text
 
 
 def test_a_server_that_cancels_stops_the_service_before_the_app() -> None:

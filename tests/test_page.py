@@ -129,7 +129,7 @@ def test_a_crashed_and_an_unstarted_worker() -> None:
     assert "secret locals" not in text
     unstarted = make_health()
     unstarted.not_started = "switched off"
-    assert "Not started: switched off" in render(unstarted).text
+    assert "Not running: switched off" in render(unstarted).text
 
 
 def test_what_comes_from_the_network_is_escaped_and_short() -> None:

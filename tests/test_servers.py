@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import signal
+import time
 from collections.abc import Callable
 
+import httpx
 import inngest
 import pytest
 
@@ -17,6 +20,7 @@ from .harness import closings, off_loop, worker
 from .servers import Server, free_port
 
 APP = "tests.server_app:app"
+PLAIN = "tests.server_app:plain"
 
 
 def uvicorn(workers: int, port: int) -> list[str]:
@@ -33,6 +37,17 @@ def gunicorn(workers: int, port: int) -> list[str]:
         "gunicorn",
         APP,
         f"--worker-class={worker_class}",
+        f"--workers={workers}",
+        f"--bind=127.0.0.1:{port}",
+    ]
+
+
+def gunicorn_asgi(workers: int, port: int) -> list[str]:
+    """With the ASGI worker of its own, which it has from version 24 on."""
+    return [
+        "gunicorn",
+        APP,
+        "--worker-class=asgi",
         f"--workers={workers}",
         f"--bind=127.0.0.1:{port}",
     ]
@@ -56,9 +71,10 @@ def granian(workers: int, port: int) -> list[str]:
     ]
 
 
-SERVERS = [uvicorn, uvloop, gunicorn, hypercorn, granian]
+SERVERS = [uvicorn, uvloop, gunicorn, gunicorn_asgi, hypercorn, granian]
 NEEDS: dict[Callable[[int, int], list[str]], str] = {
     gunicorn: "uvicorn_worker",
+    gunicorn_asgi: "gunicorn.workers.gasgi",
     gunicorn_preloaded: "uvicorn_worker",
 }
 
@@ -67,13 +83,23 @@ def serve(
     make: Callable[[int, int], list[str]],
     gateway: LocalGateway,
     workers: int,
+    *arguments: str,
     **options: object,
 ) -> Server:
-    if importlib.util.find_spec(NEEDS.get(make, make.__name__)) is None:
-        pytest.skip(f"{make.__name__} is not installed: nothing was tested with it")
+    for module in (make.__name__.partition("_")[0], NEEDS.get(make)):
+        if module is not None and not is_installed(module):
+            pytest.skip(f"{module} is not installed: nothing was tested with it")
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    return Server(make(workers, port), gateway.environ, url=url, **options)
+    command = [*make(workers, port), *arguments]
+    return Server(command, gateway.environ, url=f"http://127.0.0.1:{port}", **options)
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        # Not even what it would be in.
+        return False
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
@@ -168,3 +194,175 @@ def test_under_uvloop_the_runtime_has_a_loop_of_asyncio(
 
     uvloop.run(main())
     assert isinstance(loops[0], asyncio.SelectorEventLoop)
+
+
+# What does not start
+
+
+@pytest.mark.parametrize("lifespan", ["with", "without"])
+@pytest.mark.parametrize("make", [uvicorn, gunicorn, gunicorn_asgi, hypercorn, granian])
+def test_a_start_that_fails_ends_the_server(
+    gateway: LocalGateway, make: Callable[[int, int], list[str]], lifespan: str
+) -> None:
+    """Or it would serve on without a worker, and without a word."""
+    app = APP if lifespan == "with" else PLAIN
+
+    def command(workers: int, port: int) -> list[str]:
+        return [app if word == APP else word for word in make(workers, port)]
+
+    command.__name__ = make.__name__
+    with serve(command, gateway, 1, no_threads=True) as server:
+        server.wait(30)
+    reason = "the Connect worker could not be started: RuntimeError: can't start new"
+    assert f"Inngest Connect is not running: {reason}" in server.log
+    # In the server's words, too.
+    assert server.log.count(reason) > 1
+    assert not gateway.connections
+
+
+# The servers' own clocks: what docs/servers.md says of them
+
+
+def wait_for_disconnection(gateway: LocalGateway) -> None:
+    """Without its having been asked for: the process was killed."""
+    gateway.wait_until(lambda: not gateway.ready_connections, 30)
+    assert not gateway.received("WORKER_PAUSE")
+
+
+@pytest.mark.parametrize(
+    ("make", "option"),
+    [(uvicorn, "--timeout-graceful-shutdown=1"), (hypercorn, "--graceful-timeout=1")],
+)
+def test_a_limit_for_open_streams_lets_the_worker_drain(
+    gateway: LocalGateway, make: Callable[[int, int], list[str]], option: str
+) -> None:
+    with serve(make, gateway, 1, option) as server, contextlib.ExitStack() as stack:
+        gateway.wait_for_worker(timeout=30)
+        server.wait_for_status("/", 200)
+        open_stream(server, stack)
+        event_id = gateway.send("wait", {"seconds": 3})
+        gateway.wait_until(lambda: gateway.received("WORKER_REQUEST_ACK"))
+        server.signal(signal.SIGTERM)
+        gateway.wait_until(lambda: gateway.received("WORKER_PAUSE"))
+        assert gateway.wait_for_run(event_id).output == "waited"
+        server.wait(30)
+    (closed,) = closings(gateway)
+    assert closed.reason == "WORKER_SHUTDOWN"
+
+
+@pytest.mark.parametrize("make", [uvicorn, granian])
+def test_an_open_stream_holds_the_shutdown_back(
+    gateway: LocalGateway, make: Callable[[int, int], list[str]]
+) -> None:
+    with serve(make, gateway, 1) as server, contextlib.ExitStack() as stack:
+        gateway.wait_for_worker(timeout=30)
+        server.wait_for_status("/", 200)
+        open_stream(server, stack)
+        server.signal(signal.SIGTERM)
+        # It does not listen any more, and yet its worker knows of nothing.
+        wait_until_refused(server)
+        assert gateway.wait_for_run(gateway.send("wait", {"seconds": 1})).attempts == 1
+        assert not gateway.received("WORKER_PAUSE")
+        stack.close()
+        server.wait(30)
+    (closed,) = closings(gateway)
+    assert closed.reason == "WORKER_SHUTDOWN"
+
+
+@pytest.mark.parametrize("make", [gunicorn, gunicorn_asgi])
+def test_gunicorn_kills_what_streams_for_longer_than_its_graceful_timeout(
+    gateway: LocalGateway, make: Callable[[int, int], list[str]]
+) -> None:
+    with (
+        serve(make, gateway, 1, "--graceful-timeout=1") as server,
+        contextlib.ExitStack() as stack,
+    ):
+        gateway.wait_for_worker(timeout=30)
+        server.wait_for_status("/", 200)
+        open_stream(server, stack)
+        server.signal(signal.SIGTERM)
+        server.wait(30)
+        wait_for_disconnection(gateway)
+
+
+def open_stream(server: Server, stack: contextlib.ExitStack) -> None:
+    http = stack.enter_context(httpx.Client(base_url=server.url))
+    answer = stack.enter_context(http.stream("GET", "/events"))
+    events = answer.iter_text()
+    assert next(events).startswith("data:")
+    # An iterator that is let go of closes the stream.
+    stack.callback(lambda: events)
+
+
+def wait_until_refused(server: Server) -> None:
+    deadline = time.monotonic() + 20
+    with contextlib.suppress(httpx.TransportError):
+        while server.get("/").status_code == 200:
+            assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("make", [gunicorn, gunicorn_asgi])
+def test_gunicorns_timeout_ends_the_drain_of_a_worker_that_is_replaced(
+    gateway: LocalGateway, make: Callable[[int, int], list[str]]
+) -> None:
+    arguments = ("--max-requests=2", "--timeout=2", "--graceful-timeout=60")
+    with serve(make, gateway, 1, *arguments) as server:
+        first = gateway.wait_for_worker(timeout=30)
+        gateway.send("wait", {"seconds": 30})
+        gateway.wait_until(lambda: gateway.received("WORKER_REQUEST_ACK"))
+        for _ in range(3):
+            server.get("/")
+        gateway.wait_until(lambda: gateway.received("WORKER_PAUSE"))
+        server.wait_for_log("WORKER TIMEOUT")
+        gateway.wait_until(lambda: first.phase == "closed")
+        (run,) = gateway.runs
+        assert run.status == "running"
+        assert gateway.wait_for_worker(timeout=30) is not first
+
+
+def test_gunicorns_timeout_ends_a_worker_whose_loop_is_held_up(
+    gateway: LocalGateway,
+) -> None:
+    with serve(gunicorn, gateway, 1, "--timeout=2", isolation="process") as server:
+        first = gateway.wait_for_worker(timeout=30)
+        gateway.send("busy", {"seconds": 30})
+        gateway.wait_until(lambda: gateway.received("WORKER_REQUEST_ACK"))
+        server.wait_for_log("WORKER TIMEOUT")
+        gateway.wait_until(lambda: first.phase == "closed")
+        assert not gateway.received("WORKER_REPLY")
+
+
+@pytest.mark.parametrize("make", [gunicorn, uvicorn, granian])
+def test_a_reload_hands_the_probes_port_over(
+    gateway: LocalGateway, make: Callable[[int, int], list[str]]
+) -> None:
+    """The new worker starts while the old one has the port, and drains."""
+    port = free_port()
+    # uvicorn has a supervisor only for several.
+    workers = 2 if make is uvicorn else 1
+    with serve(make, gateway, workers, probe=f":{port}") as server:
+        gateway.wait_for_worker(workers, timeout=30)
+        before = list(gateway.connections)
+        first = instance(port)
+        run = gateway.send("wait", {"seconds": 3})
+        gateway.wait_until(lambda: gateway.received("WORKER_REQUEST_ACK"))
+        server.signal(signal.SIGHUP)
+        assert gateway.wait_for_run(run, 30).attempts == 1
+        gateway.wait_until(lambda: all(each.phase == "closed" for each in before), 30)
+        gateway.wait_for_worker(workers, timeout=30)
+        assert instance(port) != first
+        server.signal(signal.SIGTERM)
+        server.wait(40)
+
+
+def instance(port: int) -> str:
+    """Which worker answers the probe, as soon as one does."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            report = httpx.get(f"http://127.0.0.1:{port}/healthz").json()
+        except httpx.TransportError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return str(report["serviceId"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -189,3 +190,59 @@ def test_a_start_up_that_waits_in_vain_fails() -> None:
         assert server.wait() != 0
         assert "within 0.5 seconds (startup_timeout)" in server.log
         assert "app: stopped" in server.log
+
+
+# Its supervisor, for --workers: what docs/servers.md says of it
+
+
+def version() -> tuple[int, ...]:
+    return tuple(map(int, importlib.metadata.version("uvicorn").split(".")[:2]))
+
+
+@pytest.mark.skipif(version() < (0, 37), reason="uvicorn 0.37 made it an option")
+@pytest.mark.parametrize("limit", [1, 60])
+def test_a_worker_that_keeps_the_gil_is_killed_after_the_healthchecks_timeout(
+    gateway: LocalGateway, limit: int
+) -> None:
+    """In spite of process isolation, which keeps the connection alone alive."""
+    arguments = ("--workers=2", f"--timeout-worker-healthcheck={limit}")
+    with Uvicorn(gateway.environ, *arguments, isolation="process") as server:
+        gateway.wait_for_worker(2, timeout=30)
+        event_id = gateway.send("seize", {"seconds": 3})
+        if limit == 1:
+            server.wait_for_log("died")
+            assert not gateway.received("WORKER_REPLY")
+        else:
+            assert gateway.wait_for_run(event_id, 30).attempts == 1
+        server.signal(signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.mark.skipif(version() < (0, 50), reason="it was otherwise before uvicorn 0.50")
+def test_a_start_up_that_fails_takes_the_other_workers_down(
+    gateway: LocalGateway,
+) -> None:
+    with Uvicorn(gateway.environ, "--workers=2", startup_timeout=1) as server:
+        gateway.wait_for_worker(2, timeout=30)
+        gateway.api_down()
+        os.kill(server.get("/").json()["pid"], signal.SIGKILL)
+        server.wait_for_log("within 1 seconds (startup_timeout)")
+        # And it calls that a success.
+        assert server.wait(30) == 0
+    assert "WORKER_SHUTDOWN" in [seen.reason for seen in closings(gateway)]
+
+
+@pytest.mark.skipif(version() < (0, 51), reason="it was otherwise before uvicorn 0.51")
+def test_a_restart_waits_no_longer_than_the_healthchecks_timeout(
+    gateway: LocalGateway,
+) -> None:
+    arguments = ("--workers=2", "--timeout-worker-healthcheck=1")
+    with Uvicorn(gateway.environ, *arguments, startup_timeout=30) as server:
+        gateway.wait_for_worker(2, timeout=30)
+        before = gateway.ready_connections
+        gateway.api_down()
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("was not ready in time")
+        assert gateway.ready_connections == before
+        server.signal(signal.SIGTERM)
+        server.wait(30)
