@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import traceback
 from collections import deque
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -121,7 +120,6 @@ class Worker:
         settings = self._settings
         self._configuration = settings.configuration()
         self._surroundings = integrations.surroundings()
-        self._observers = integrations.observers(self._configuration)
         self._health.begin(facts(self._configuration))
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
@@ -130,6 +128,7 @@ class Worker:
             settings.threads, thread_name_prefix=THREAD_NAME
         )
         self._log_writer = logs.Writer(self._end_log)
+        self._observers = integrations.observers(self._configuration, self._log)
         host = ProcessHost() if settings.isolation == "process" else ThreadHost()
         self._supervisor = Supervisor(host, self._make_start, self._tell)
         try:
@@ -307,13 +306,7 @@ class Worker:
 
     def _observe(self, message: object) -> None:
         for observer in self._observers:
-            try:
-                observer.observe(message)
-            except Exception:
-                # Figures are not worth a run.
-                self._observers = ()
-                text = f"Stopped measuring the worker\n{XX}"
-                self._log(Log(logging.ERROR, text))
+            observer.observe(message)
 
     # On the app's loop.
 
