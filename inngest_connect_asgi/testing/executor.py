@@ -8,6 +8,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from .connection import Connection
 from .durations import seconds_until
 from .expressions import matches
 from .log import Log, Seen
-from .router import Router
+from .router import ExecutorRestarted, Router
 
 __all__ = ["Executor", "Function", "Run", "Step"]
 
@@ -116,6 +117,8 @@ class Executor:
             for configuration in _load_functions(app.functions)
         ]
         self.functions.update({function.id: function for function in declared})
+        for function in declared:
+            connection.functions.setdefault(function.app, set()).add(function.id)
 
     async def reset(self) -> None:
         """Forget everything, and end what is under way."""
@@ -187,9 +190,10 @@ class Executor:
 
     async def _discover(self, run: Run) -> None:
         """Call the function until it ends or waits for parallel steps."""
-        attempt = 0
+        attempt, job_id = 0, ""
         while run.status == "running":
-            reply = await self._request(run, "step", attempt)
+            job_id = job_id if attempt else ulid.new()
+            reply = await self._request(run, "step", attempt, job_id)
             if reply.status == connect_pb2.SDKResponseStatus.DONE:
                 self._end(run, "completed", output=_loads(reply.body))
                 return
@@ -242,9 +246,9 @@ class Executor:
             self._memoize(run, step, {"error": error})
 
     async def _run_planned(self, run: Run, step: Step) -> None:
-        attempt = 0
+        attempt, job_id = 0, ulid.new()
         while run.status == "running" and not step.done:
-            reply = await self._request(run, step.id, attempt)
+            reply = await self._request(run, step.id, attempt, job_id)
             ops = [op for op in _operations(reply) if op["id"] == step.id]
             if ops:
                 attempt = await self._finish_attempt(run, ops[0], reply, attempt)
@@ -405,20 +409,25 @@ class Executor:
     # Requests
 
     async def _request(
-        self, run: Run, step_id: str, attempt: int
+        self, run: Run, step_id: str, attempt: int, job_id: str
     ) -> connect_pb2.SDKResponse:
-        request = build_request(
-            app=run.function.app,
-            function=run.function.id,
-            payload=b"",
-            run_id=run.id,
-            step_id=step_id,
-        )
-        request.request_payload = json.dumps(
-            self._payload(run, request, attempt)
-        ).encode()
-        run.request_ids.append(request.request_id)
-        return await self.router.execute(request)
+        """Have an attempt executed, once more where the executor forgot about it."""
+        while True:
+            request = build_request(
+                app=run.function.app,
+                function=run.function.id,
+                payload=b"",
+                run_id=run.id,
+                request_id=job_id if self.router.one_id_per_job else None,
+                job_id=job_id,
+                step_id=step_id,
+            )
+            request.request_payload = json.dumps(
+                self._payload(run, request, attempt)
+            ).encode()
+            run.request_ids.append(request.request_id)
+            with suppress(ExecutorRestarted):
+                return await self.router.execute(request)
 
     def _payload(
         self, run: Run, request: connect_pb2.GatewayExecutorRequestData, attempt: int
@@ -453,6 +462,7 @@ def build_request(
     payload: bytes,
     run_id: str | None = None,
     request_id: str | None = None,
+    job_id: str | None = None,
     step_id: str = "step",
 ) -> connect_pb2.GatewayExecutorRequestData:
     return connect_pb2.GatewayExecutorRequestData(
@@ -468,7 +478,7 @@ def build_request(
         system_trace_ctx=_trace_context(),
         user_trace_ctx=_trace_context(),
         run_id=run_id or ulid.new(),
-        job_id=ulid.new(),
+        job_id=job_id or ulid.new(),
     )
 
 
