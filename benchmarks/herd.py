@@ -143,7 +143,7 @@ class Worker:
         self._do(self.core.received(link, hello, self._time.now))
 
     def _sent(self, frame: Send) -> None:
-        if frame.request_id is None and self.core.live is None:
+        if frame.delivery is None and self.core.live is None:
             self._later(self._make_ready, frame.link)
 
     def _make_ready(self, link: int) -> None:

@@ -13,6 +13,7 @@ from inngest_connect_asgi.config import settings
 from inngest_connect_asgi.messages import (
     DEFAULT_REPLY_BUFFER_SIZE,
     Accepted,
+    Delivery,
     FromRuntime,
     Ping,
     Pong,
@@ -39,13 +40,14 @@ async def main() -> None:
         wedge_timeout=None,
         probe=None,
         reply_buffer_size=DEFAULT_REPLY_BUFFER_SIZE,
+        outcome_buffer_size=0,
         health_path=None,
         health_details=True,
     )
     (runner,) = chosen.runners
     pool = ThreadPoolExecutor(8)
     tasks: set[asyncio.Task[None]] = set()
-    offered: dict[str, Request] = {}
+    offered: dict[Delivery, Request] = {}
 
     async def run(request: Request) -> None:
         outcome = await runner.run(request, pool)
@@ -56,9 +58,9 @@ async def main() -> None:
             pong = Pong(message.number)
             asyncio.get_running_loop().call_soon(runtime.receive, [pong])
         elif isinstance(message, Request):
-            offered[message.lease.request_id] = message
+            offered[message.lease.delivery] = message
         elif isinstance(message, Accepted):
-            task = asyncio.ensure_future(run(offered.pop(message.request_id)))
+            task = asyncio.ensure_future(run(offered.pop(message.delivery)))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .messages import FromRuntime
+from . import frames
+from .messages import Delivery, FromRuntime, Result
+from .wire import connect_pb2 as wire
 
 __all__ = [
     "Abort",
@@ -14,6 +16,7 @@ __all__ = [
     "Flush",
     "Open",
     "Send",
+    "SendReply",
     "StartLink",
     "Tell",
 ]
@@ -38,18 +41,40 @@ class Open:
 
 @dataclass(frozen=True)
 class Send:
-    """Send a frame; where it bears a request id, hand it back to ``sent``."""
+    """Send a frame; where it bears a delivery, hand it back to ``sent``.
+
+    An acknowledgement goes out only if the core still ``wants`` it by then.
+    """
 
     link: int
     data: bytes = field(repr=False)
-    request_id: str | None = None
-    bulk: bool = False
-    """It is a reply, and may be large: let every other frame overtake it."""
+    delivery: Delivery | None = None
 
     @property
     def acknowledges(self) -> bool:
         """It accepts a request, of which the app is to know before the server does."""
-        return self.request_id is not None and not self.bulk
+        return self.delivery is not None
+
+
+@dataclass(frozen=True)
+class SendReply:
+    """Send a reply, which may be large: let every other frame overtake it.
+
+    Hand it back to ``sent``. It is encoded when it is written, and kept no longer.
+    """
+
+    link: int
+    result: Result
+    acknowledges = False
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.result.lease.delivery
+
+    @property
+    def data(self) -> bytes:
+        body = frames.reply(self.result.lease, self.result.outcome)
+        return frames.encode(wire.WORKER_REPLY, body)
 
 
 @dataclass(frozen=True)
@@ -71,9 +96,12 @@ class Abort:
 class Flush:
     """``POST /v0/connect/flush``; answer with ``flush_answered``."""
 
-    request_id: str
-    body: bytes = field(repr=False)
+    result: Result
     signing_key: str | None = field(repr=False)
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.result.lease.delivery
 
 
 @dataclass(frozen=True)
@@ -88,4 +116,4 @@ class Finish:
     """Everything is done: end the runtime."""
 
 
-Action = StartLink | Open | Send | Close | Abort | Flush | Tell | Finish
+Action = StartLink | Open | Send | SendReply | Close | Abort | Flush | Tell | Finish

@@ -32,8 +32,12 @@ class Backoff:
             hopeless: Go straight to the cap: only a person can mend this.
         """
         self.failures += 1
+        return self.delay(self.failures, hopeless=hopeless)
+
+    def delay(self, failures: int, *, hopeless: bool = False) -> float:
+        """The delay that follows so many failures, counted elsewhere, in seconds."""
         # Beyond 2**32 the cap has long been reached; a float would overflow.
-        doubled = self.first * 2.0 ** min(self.failures - 1, 32)
+        doubled = self.first * 2.0 ** min(failures - 1, 32)
         longest = self.cap if hopeless else min(doubled, self.cap)
         return longest * self._random.uniform(0.5, 1.0)
 

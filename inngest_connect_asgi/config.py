@@ -70,6 +70,7 @@ class Settings:
     wedge_timeout: float | None
     probe: Probe | None
     reply_buffer_size: int
+    outcome_buffer_size: int
     threads: int
 
     @property
@@ -126,6 +127,7 @@ def settings(
     wedge_timeout: float | None,
     probe: str | None,
     reply_buffer_size: int,
+    outcome_buffer_size: int,
     health_path: str | None,
     health_details: bool,
     environ: Mapping[str, str] = os.environ,
@@ -162,6 +164,11 @@ def settings(
             f"reply_buffer_size must be at least {sdk.MAX_BODY_SIZE} bytes, the size "
             f"of the largest reply, not {reply_buffer_size}"
         )
+    if not isinstance(outcome_buffer_size, int) or outcome_buffer_size < 0:
+        raise ConfigurationError(
+            "outcome_buffer_size must be a number of bytes, or 0 to remember no "
+            f"outcome that was delivered, not {outcome_buffer_size!r}"
+        )
     return Settings(
         runners=_runners(client, functions, apps),
         isolation=_isolation(isolation, environ),
@@ -174,6 +181,7 @@ def settings(
         wedge_timeout=wedge_timeout,
         probe=_probe(probe, health_path, health_details, wedge_timeout, environ),
         reply_buffer_size=reply_buffer_size,
+        outcome_buffer_size=outcome_buffer_size,
         threads=threads,
     )
 

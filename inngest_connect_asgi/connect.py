@@ -16,7 +16,7 @@ from .config import (
     settings,
 )
 from .health import Health
-from .messages import DEFAULT_REPLY_BUFFER_SIZE
+from .messages import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SIZE
 from .worker import Worker
 
 __all__ = ["connect_worker"]
@@ -37,6 +37,7 @@ def connect_worker(
     wedge_timeout: float | None = DEFAULT_WEDGE_TIMEOUT,
     probe: str | None = None,
     reply_buffer_size: int = DEFAULT_REPLY_BUFFER_SIZE,
+    outcome_buffer_size: int = DEFAULT_OUTCOME_BUFFER_SIZE,
 ) -> Worker:
     """Run Inngest functions over Connect, for as long as a block lasts::
 
@@ -67,6 +68,7 @@ def connect_worker(
             wedge_timeout=wedge_timeout,
             probe=probe,
             reply_buffer_size=reply_buffer_size,
+            outcome_buffer_size=outcome_buffer_size,
             health_path=DEFAULT_HEALTH_PATH,
             health_details=True,
         ),

@@ -26,11 +26,13 @@ from .actions import (
     Flush,
     Open,
     Send,
+    SendReply,
     StartLink,
     Tell,
 )
 from .backoff import Backoff
 from .durations import parse_duration
+from .errors import quoted
 from .leases import Leases
 from .link import Link, Phase
 from .messages import (
@@ -42,9 +44,11 @@ from .messages import (
     HANDSHAKE_FAILED,
     HEARTBEAT_TIMEOUT,
     RUNTIME_CRASHED,
+    STATE_EVERY,
     Accepted,
     Configuration,
     Delivered,
+    Delivery,
     Extended,
     InFlight,
     Lease,
@@ -55,6 +59,8 @@ from .messages import (
     Stalled,
     Starved,
     State,
+    Undelivered,
+    Wanted,
     Withdrawn,
 )
 from .replies import Replies, Reply
@@ -75,16 +81,25 @@ DRAIN_JITTER = 0.25
 """Spreads out the workers that one closing gateway sends away."""
 STABLE_AFTER = 1.0
 """A link that lived this long is reopened at once when it is lost."""
+PAUSE_GAP = 0.05
+"""Between an acknowledgement and WORKER_PAUSE. The gateway handles control messages
+apart from others, and gives back what is not acknowledged when it comes to a pause
+(pkg/connect/gateway.go, gateway_msg_pause.go)."""
 FLUSH_CONCURRENCY = 4
+REFLUSH_CONCURRENCY = 2
+"""Of these, how many may have failed before: some never answer."""
 STATE_INTERVAL = 0.25
 """At most one state message in this time, unless the connection changed."""
+
+SEND_WINDOW = 16 * 1024 * 1024
+"""Bytes of replies that may wait to be written; the app keeps the others."""
 
 NOTABLE_LAG = 0.1
 """A slower answer of the app's event loop is told of at once."""
 
 IN_FLIGHT_SHOWN = 100
 SETTLED_REMEMBERED = 4096
-"""Request ids remembered after their reply was delivered."""
+"""Deliveries remembered after their reply was delivered."""
 WARNINGS_REMEMBERED = 256
 
 # Close reasons that only a person can do something about (pkg/syscode).
@@ -105,6 +120,9 @@ WORKER_SHUTDOWN = "WORKER_SHUTDOWN"
 
 # The flush API can never accept such a reply; anything else may pass.
 _UNDELIVERABLE = (400, 413)
+
+# What still counts on a link that is being closed.
+_ANSWERS = (wire.WORKER_REPLY_ACK, wire.WORKER_REQUEST_EXTEND_LEASE_ACK)
 
 
 class Core:
@@ -138,6 +156,7 @@ class Core:
         self.malformed = 0
         self.done = 0
         self.failed = 0
+        self.repeated = 0
         self.heartbeats_missed = 0
         self.paused = False
         """Whether no requests are taken, because the app's loop is stalled."""
@@ -159,12 +178,19 @@ class Core:
         self._was_live = False
         self._reconnects_for = CONNECTION_LOST
         """Why the last connection that was live is to be replaced, or was."""
-        self._unconfirmed: set[str] = set()
+        self._unconfirmed: set[Delivery] = set()
         """Requests of a runtime that died, which the server may not take for ours."""
-        self._settled: OrderedDict[str, None] = OrderedDict()
+        self._settled: OrderedDict[Delivery, None] = OrderedDict()
+        self._superseded: OrderedDict[Delivery, None] = OrderedDict()
+        """Those of which the server has sent the request anew."""
+        self._asked: set[Delivery] = set()
+        """Replies that the app was asked for, to be sent over a link."""
         self._flush_backoff = Backoff(first=RECONNECT_FIRST, cap=cap, rng=rng)
         self._flush_at = 0.0
-        self._flush_keys: dict[str, str | None] = {}
+        """When the API is asked again that failed as a whole."""
+        self._flush_failed: Delivery | None = None
+        """The last reply that made it look so."""
+        self._flush_keys: dict[Delivery, str | None] = {}
         self._stop_at: float | None = None
         self._finished = False
         self._warned: set[str] = set()
@@ -181,8 +207,8 @@ class Core:
         now: float,
         requests: Iterable[Lease] = (),
         offered: Iterable[Lease] = (),
-        results: Iterable[Result] = (),
-        settled: Iterable[str] = (),
+        undelivered: Iterable[Undelivered] = (),
+        settled: Iterable[Delivery] = (),
         state: State | None = None,
     ) -> list[Action]:
         """Connect, before anything else.
@@ -191,22 +217,24 @@ class Core:
             requests: What the app is running already: their leases are taken up.
             offered: What another runtime was about to acknowledge. Whether it did,
                 the server says: it extends the lease, or refuses to.
-            results: Replies that another runtime did not deliver.
-            settled: Ids of requests whose replies another runtime did deliver.
+            undelivered: Replies that another runtime did not deliver.
+            settled: Requests whose replies another runtime did deliver.
             state: The last one of that runtime.
         """
         if state is not None:
             self._go_on_from(state)
         self._settled.update(dict.fromkeys(settled))
         for lease in requests:
-            self.leases.hold(lease, now, extend_now=True)
+            self._take_up(lease, now, extend_now=True)
         for lease in offered:
-            self.leases.hold(lease, now, extend_now=True)
-            self._unconfirmed.add(lease.request_id)
-        for result in results:
-            self.leases.release(result.lease.request_id)
-            body = frames.reply(result.lease, result.outcome)
-            self.replies.add(result.lease, body, None)
+            self._take_up(lease, now, extend_now=True)
+            self._unconfirmed.add(lease.delivery)
+        for each in undelivered:
+            self.leases.release(each.lease.delivery)
+            if self._is_superseded(each.lease.delivery):
+                self._drop(each.lease, now)
+            elif each.lease.delivery not in self.replies:
+                self.replies.add(each.lease, each.size, None)
         self._watch.start(now)
         self._connect(now)
         return self._take(now)
@@ -221,6 +249,7 @@ class Core:
         self.malformed = state.malformed
         self.done = state.requests_done
         self.failed = state.requests_failed
+        self.repeated = state.requests_repeated
         self.heartbeats_missed = state.heartbeats_missed
         self.leases.extended = state.leases_extended
         self.leases.lost = state.leases_lost
@@ -228,22 +257,51 @@ class Core:
         self.replies.given_up = state.replies_given_up
 
     def result(self, result: Result, now: float) -> list[Action]:
-        """A function returned: reply."""
-        lease = result.lease
-        request_id = lease.request_id
-        self.leases.release(request_id)
+        """A function returned, or the app was asked for a reply again: reply."""
+        lease, size = result.lease, len(result.outcome.body)
+        delivery = lease.delivery
+        reply = self.replies.get(delivery)
+        if reply is not None:
+            self._send_again(reply, result)
+            return self._take(now)
+        self.leases.release(delivery)
+        if delivery in self._settled:
+            # Of a runtime that died: the app had not heard of it yet.
+            self._do(Tell(Delivered(delivery)))
+        elif self._is_superseded(delivery):
+            self._drop(lease, now)
+        else:
+            self._count(result)
+            link = self._usable()
+            reply = self.replies.add(lease, size, link.id if link else None)
+            if link is None:
+                pass
+            elif link.queued and link.queued + size > SEND_WINDOW:
+                self.replies.postpone(reply)
+            else:
+                link.queued += size
+                self._do(SendReply(link.id, result))
+        self._touch(now)
+        return self._take(now)
+
+    def _count(self, result: Result) -> None:
+        self.repeated += result.repeated
         if result.outcome.status in (200, 206):
             self.done += 1
         else:
             self.failed += 1
-        body = frames.reply(lease, result.outcome)
-        link = self._usable()
-        self.replies.add(lease, body, link.id if link else None)
-        if link is not None:
-            frame = frames.encode(wire.WORKER_REPLY, body)
-            self._do(Send(link.id, frame, request_id, bulk=True))
-        self._touch(now)
-        return self._take(now)
+
+    def _send_again(self, reply: Reply, result: Result) -> None:
+        """The app has sent what it was asked for."""
+        delivery = reply.delivery
+        if delivery in self._asked:
+            self._asked.discard(delivery)
+            if reply.link is not None:
+                self._do(SendReply(reply.link, result))
+                return
+        if self.replies.is_flushing(delivery) and delivery not in self._flush_keys:
+            self._flush_keys[delivery] = self._signing_key
+            self._do(Flush(result, self._signing_key))
 
     def drain(self, timeout: float, now: float) -> list[Action]:
         """Take no new requests, let the running ones finish, and stop.
@@ -255,7 +313,7 @@ class Core:
             self.stopping = True
             self._stop_at = now + timeout
             if self.live is not None:
-                self._pause(self.live)
+                self._pause(self.live, now)
         return self._take(now)
 
     def pong(self, number: int, now: float) -> list[Action]:
@@ -303,13 +361,13 @@ class Core:
     def received(self, link_id: int, data: bytes | str, now: float) -> list[Action]:
         """A WebSocket message came."""
         link = self._links.get(link_id)
-        if link is None or link.phase is Phase.CLOSING:
+        if link is None:
             return []
         try:
             message = frames.decode(data)
             if link.connecting:
                 self._handshake(link, message, now)
-            else:
+            elif link.phase is not Phase.CLOSING or message.kind in _ANSWERS:
                 self._handle(link, message, now)
         except frames.Malformed as error:
             self.malformed += 1
@@ -321,16 +379,37 @@ class Core:
                 )
         return self._take(now)
 
-    def sent(self, frame: Send, now: float) -> list[Action]:
-        """A frame that bears a request id is on the wire."""
-        assert frame.request_id is not None
-        if frame.bulk:
-            self.replies.sent(frame.request_id, frame.link, now + ACK_TIMEOUT)
-        elif (link := self._links.get(frame.link)) is not None:
-            lease = link.unsent_acks.pop(frame.request_id, None)
+    def wants(self, frame: Send | SendReply) -> bool:
+        """Whether to write a frame that has waited: not every acknowledgement."""
+        if not frame.acknowledges:
+            return True
+        link = self._links.get(frame.link)
+        return link is not None and frame.delivery in link.unsent_acks
+
+    def sent(self, frame: Send | SendReply, now: float) -> list[Action]:
+        """A frame that bears a delivery is on the wire."""
+        assert frame.delivery is not None
+        link = self._links.get(frame.link)
+        if isinstance(frame, SendReply):
+            self.replies.sent(frame.delivery, frame.link, now + ACK_TIMEOUT)
+            if link is not None:
+                link.queued -= len(frame.result.outcome.body)
+                self._ask_for_postponed(link)
+        elif link is not None:
+            lease = link.unsent_acks.pop(frame.delivery, None)
             if lease is not None:
+                link.acked_at = now
                 self._accept(lease, now)
         return self._take(now)
+
+    def _ask_for_postponed(self, link: Link) -> None:
+        while link.queued < SEND_WINDOW // 2:
+            reply = self.replies.next_postponed(link.id)
+            if reply is None:
+                return
+            link.queued += reply.size
+            self._asked.add(reply.delivery)
+            self._do(Tell(Wanted(reply.delivery)))
 
     def lost(self, link_id: int, reason: str, now: float) -> list[Action]:
         """The start call failed, or the WebSocket was closed or never opened.
@@ -345,7 +424,7 @@ class Core:
 
     def flush_answered(
         self,
-        request_id: str,
+        delivery: Delivery,
         status: int,
         body: bytes,
         now: float,
@@ -353,34 +432,36 @@ class Core:
     ) -> list[Action]:
         """A flush call was answered, or failed with ``error`` and status 0."""
         error = error or f"the flush API answered {status}"
-        if status == 200 and not _confirms(request_id, body):
+        if status == 200 and not _confirms(delivery.request_id, body):
             # A proxy has answered, or a portal. The server does not have it.
             self.malformed += 1
             status, error = 0, "the flush API answered with no FlushResponse"
-        key = self._flush_keys.pop(request_id, None)
-        reply = self.replies.get(request_id)
+        key = self._flush_keys.pop(delivery, None)
+        reply = self.replies.get(delivery)
         if reply is None:
             return self._take(now)
         if status == 200:
             self._flush_backoff.reset()
+            self._flush_at = now
             self.replies.flushed += 1
-            self._settle(request_id, now)
+            self._settle(delivery, now)
         elif status in _UNDELIVERABLE:
-            self._flush_backoff.reset()
             self.replies.given_up += 1
-            self._settle(request_id, now)
+            self._settle(delivery, now)
             self._log_given_up(reply, error, now)
         else:
-            first = self._flush_backoff.failures == 0
-            delay = self._flush_backoff.fail()
+            first = reply.failures == 0
+            delay = self._flush_backoff.delay(reply.failures + 1)
             if status == 401 and self._switch_key(key) and first:
                 delay = 0.0
             else:
-                self._error(
-                    "Could not flush a reply; it is kept and tried again", error, now
-                )
-            self._flush_at = now + delay
-            self.replies.flush_failed(request_id)
+                text = "Could not flush a reply; it is kept and tried again"
+                self._error(text, error, now)
+            # One that fails again and again says nothing of the others.
+            if _is_failing(status) and delivery != self._flush_failed:
+                self._flush_failed = delivery
+                self._flush_at = now + self._flush_backoff.fail()
+            self.replies.flush_failed(delivery, now + delay)
         return self._take(now)
 
     # Time.
@@ -392,12 +473,8 @@ class Core:
             self._tick_link(link, now)
         if self._retry_at is not None and self._retry_at <= now:
             self._connect(now)
-        usable = self._usable()
-        if usable is not None:
-            for lease in self.leases.due(now):
-                # Without an id the gateway would close the connection.
-                if lease.lease_id:
-                    self._do(Send(usable.id, frames.extend_lease(lease)))
+        if self.live is not None:
+            self._extend(self.live, now)
         if self.replies.expire(now):
             self._touch(now)
         return self._take(now)
@@ -416,10 +493,10 @@ class Core:
         times = [link.next_tick for link in self._links.values()]
         times += [self._retry_at, self._stop_at, self._state_at]
         times += [self.replies.next_ack_by, self._watch.next_tick, self._pause_at]
-        if self._usable() is not None:
+        if self.live is not None:
             times.append(self.leases.next_due)
-        if self.replies.waiting and self._flush_slots():
-            times.append(self._flush_at)
+        if (retry := self.replies.next_retry) is not None and self._may_reflush:
+            times.append(max(retry, self._flush_at))
         return min((time for time in times if time is not None), default=None)
 
     def _tick_watch(self, now: float) -> None:
@@ -434,7 +511,7 @@ class Core:
         if self._pause_at is not None and self._pause_at <= now:
             self.paused = True
             if self.live is not None:
-                self._pause(self.live)
+                self._pause(self.live, now)
             text = "Takes no requests until the app answers again"
             self._log(logging.WARNING, text, now)
             self._touch(now, at_once=True)
@@ -447,9 +524,22 @@ class Core:
             return None
         return since + timeout
 
-    def _pause(self, link: Link) -> None:
-        if not link.paused:
-            link.paused = True
+    def _pause(self, link: Link, now: float) -> None:
+        """Take nothing more on a link, and say so."""
+        if link.paused:
+            return
+        link.paused = True
+        # The gateway gives them back when it comes to the pause, and takes no notice
+        # of what it has given back.
+        self._withdraw(link)
+        link.pause_at = now
+        if link.acked_at is not None:
+            link.pause_at = max(now, link.acked_at + PAUSE_GAP)
+        self._send_pause(link, now)
+
+    def _send_pause(self, link: Link, now: float) -> None:
+        if link.pause_at is not None and link.pause_at <= now:
+            link.pause_at = None
             self._send(link, wire.WORKER_PAUSE)
 
     def _tick_link(self, link: Link, now: float) -> None:
@@ -457,7 +547,7 @@ class Core:
             phase = link.phase
             self._do(Abort(link.id))
             if phase is Phase.CLOSING:
-                self._forget(link)
+                self._forget(link, now)
             else:
                 self._lose(link, f"timed out while {phase.value}", now)
             return
@@ -470,6 +560,7 @@ class Core:
                 self._lose(link, reason, now, HEARTBEAT_TIMEOUT)
                 return
             self._heartbeat(link, now)
+        self._send_pause(link, now)
         if link.next_status is not None and link.next_status <= now:
             link.next_status = now + link.status_interval
             request_ids = [held.lease.request_id for held in self.leases]
@@ -569,7 +660,8 @@ class Core:
             error = frames.parse(wire.SystemError, message.payload)
             self._fail(
                 link,
-                f"Inngest could not sync the apps: {error.code}: {error.message}",
+                "Inngest could not sync the apps: "
+                f"{quoted(f'{error.code}: {error.message}')}",
                 now,
                 hopeless=True,
             )
@@ -607,7 +699,7 @@ class Core:
         self._excluded.clear()
         self._warned.clear()
         if self.stopping or self.paused:
-            self._pause(link)
+            self._pause(link, now)
         else:
             self._send(link, wire.WORKER_READY)
         self._heartbeat(link, now)
@@ -630,7 +722,8 @@ class Core:
             seconds = parse_duration(text)
         except ValueError as error:
             self.malformed += 1
-            self._warn(f"interval {text}", f"The gateway's interval is {error}", now)
+            why = quoted(str(error))
+            self._warn(f"interval {why}", f"The gateway's interval is {why}", now)
             return default
         return max(seconds, SHORTEST_INTERVAL) if seconds else default
 
@@ -656,7 +749,7 @@ class Core:
     ) -> None:
         was_live, was_closing = link is self.live, link.phase is Phase.CLOSING
         was_attempt = link is self._attempt
-        self._forget(link)
+        self._forget(link, now)
         if was_closing or not (was_live or was_attempt):
             self._touch(now)
             return
@@ -703,20 +796,26 @@ class Core:
         self._backoff.reset()
         return True
 
-    def _forget(self, link: Link) -> None:
+    def _forget(self, link: Link, now: float) -> None:
         self._links.pop(link.id, None)
         self._starts.pop(link.id, None)
         self._withdraw(link)
         self.replies.link_lost(link.id)
+        for sent in link.extensions.values():
+            # Whether the lease is extended, this link will not say any more.
+            self.leases.hurry(sent[-1].delivery, now)
         if link is self.live:
             self.live = None
         if link is self._attempt:
             self._attempt = None
 
-    def _close(self, link: Link, reason: str, now: float) -> None:
+    def _close(self, link: Link, now: float) -> None:
+        if link.pause_at is not None:
+            self._send_pause(link, link.pause_at)
         link.next_heartbeat = link.next_status = None
         link.enter(Phase.CLOSING, now)
-        self._do(Close(link.id, reason))
+        # With any other reason, or none, the gateway counts it as unexpected.
+        self._do(Close(link.id, WORKER_SHUTDOWN))
         if link is self.live:
             self.live = None
 
@@ -742,12 +841,12 @@ class Core:
                 self._touch(now, at_once=news)
         elif kind == wire.WORKER_REPLY_ACK:
             ack = frames.parse(wire.WorkerReplyAckData, message.payload)
-            if ack.request_id in self.replies:
-                self._settle(ack.request_id, now)
+            reply = self.replies.of(ack.request_id)
+            if reply is not None:
+                self._settle(reply.delivery, now)
         elif kind == wire.WORKER_REQUEST_EXTEND_LEASE_ACK:
-            self._extended(
-                frames.parse(wire.WorkerRequestExtendLeaseAckData, message.payload), now
-            )
+            answer = frames.parse(wire.WorkerRequestExtendLeaseAckData, message.payload)
+            self._extended(link, answer, now)
         elif kind == wire.GATEWAY_CLOSING:
             self._gateway_closing(link, now)
         else:
@@ -768,6 +867,8 @@ class Core:
             return
         link.enter(Phase.RETIRING, now)
         self.live = None
+        # It gave back what was not acknowledged before it said so.
+        self._withdraw(link)
         self._reconnects_for = CLOSING
         if link.gateway_group is not None:
             self._excluded.add(link.gateway_group)
@@ -784,138 +885,199 @@ class Core:
             self._retry_at = now + (jitter if stable else self._backoff.fail())
         self._touch(now, at_once=True)
 
+    # Requests.
+
     def _request(self, link: Link, request: Request, now: float) -> None:
         lease = request.lease
-        request_id = lease.request_id
+        delivery = lease.delivery
         if request.app_name not in self._app_names:
             # Not acknowledged, as the specification wants it: the server will
             # find a worker that has this app.
-            self._warn(
-                f"app {request.app_name}",
-                f"Ignored a request for the unknown app {request.app_name!r}",
-                now,
-            )
+            name = quoted(request.app_name)
+            text = f"Ignored a request for the unknown app {name}"
+            self._warn(f"app {name}", text, now)
             return
-        if link.paused or self.paused or self.stopping:
-            # The gateway takes back what it sent before it saw WORKER_PAUSE.
+        if link is not self.live or link.paused or self.stopping:
+            # The gateway takes back what it sent before it saw WORKER_PAUSE, or said
+            # that it is closing.
             return
-        if not self._is_known(request_id):
+        if delivery in self._superseded:
+            return
+        if not self._is_known(delivery):
             self._do(Tell(request))
-        link.unsent_acks[request_id] = lease
-        self._do(Send(link.id, frames.request_ack(lease), request_id))
+        link.unsent_acks[delivery] = lease
+        self._do(Send(link.id, frames.request_ack(lease), delivery))
 
-    def _is_known(self, request_id: str) -> bool:
+    def _is_known(self, delivery: Delivery) -> bool:
         """Whether the app has this request, or has had it lately."""
         return (
-            request_id in self.leases
-            or request_id in self.replies
-            or request_id in self._settled
-            or any(request_id in link.unsent_acks for link in self._links.values())
+            delivery in self.leases
+            or delivery in self.replies
+            or delivery in self._settled
+            or self._is_unsent(delivery)
         )
+
+    def _is_unsent(self, delivery: Delivery) -> bool:
+        """Whether it is about to be acknowledged over some link."""
+        return any(delivery in link.unsent_acks for link in self._links.values())
 
     def _accept(self, lease: Lease, now: float) -> None:
         """The request is acknowledged, and so it is ours."""
-        request_id = lease.request_id
-        if request_id in self._settled or request_id in self.replies:
+        delivery = lease.delivery
+        if delivery in self._settled or delivery in self.replies:
             return
-        duplicate = request_id in self.leases
-        self.leases.hold(lease, now)
-        if duplicate:
-            self._confirm(request_id)
-            self._do(Tell(Extended(request_id, lease.lease_id)))
+        if delivery not in self.leases:
+            self._take_up(lease, now)
+            self._do(Tell(Accepted(delivery)))
         else:
-            self._do(Tell(Accepted(request_id)))
+            self._confirm(delivery)
+            # The id of one that is extended may be newer than what comes again.
+            if not self.leases.is_extended(delivery):
+                self.leases.hold(lease, now)
+                self._do(Tell(Extended(delivery, lease.lease_id)))
         self._touch(now)
+
+    def _take_up(self, lease: Lease, now: float, *, extend_now: bool = False) -> None:
+        """Hold a lease, in the place of any other of the same request id."""
+        older = self.leases.of(lease.request_id)
+        if older is not None and older != lease.delivery:
+            self.leases.release(older)
+            self._supersede(older)
+        reply = self.replies.of(lease.request_id)
+        if reply is not None and reply.delivery != lease.delivery:
+            # It would be taken for the answer to what has come now.
+            self._supersede(reply.delivery)
+            self.replies.settle(reply.delivery)
+            self._drop(reply.lease, now)
+        self.leases.hold(lease, now, extend_now=extend_now)
+
+    def _supersede(self, delivery: Delivery) -> None:
+        self._superseded[delivery] = None
+        if len(self._superseded) > SETTLED_REMEMBERED:
+            self._superseded.popitem(last=False)
+        if delivery in self._unconfirmed:
+            self._unconfirmed.discard(delivery)
+            self._do(Tell(Withdrawn(delivery)))
+
+    def _is_superseded(self, delivery: Delivery) -> bool:
+        if delivery in self._superseded:
+            return True
+        newest = self.leases.of(delivery.request_id)
+        return newest is not None and newest != delivery
 
     def _withdraw(self, link: Link) -> None:
         """Forget the requests that could not be acknowledged over a link."""
         unsent, link.unsent_acks = link.unsent_acks, {}
-        for request_id in unsent:
-            if not self._is_known(request_id):
-                self._do(Tell(Withdrawn(request_id)))
+        for delivery in unsent:
+            if not self._is_known(delivery):
+                self._do(Tell(Withdrawn(delivery)))
 
-    def _confirm(self, request_id: str) -> None:
+    def _confirm(self, delivery: Delivery) -> None:
         """The server takes a request for ours that another runtime was given."""
-        if request_id in self._unconfirmed:
-            self._unconfirmed.discard(request_id)
-            self._do(Tell(Accepted(request_id)))
+        if delivery in self._unconfirmed:
+            self._unconfirmed.discard(delivery)
+            self._do(Tell(Accepted(delivery)))
 
-    def _extended(self, ack: wire.WorkerRequestExtendLeaseAckData, now: float) -> None:
-        request_id = ack.request_id
-        if ack.new_lease_id:
-            if self.leases.renew(request_id, ack.new_lease_id):
-                self._confirm(request_id)
-                self._do(Tell(Extended(request_id, ack.new_lease_id)))
+    # Leases.
+
+    def _extend(self, link: Link, now: float) -> None:
+        """Extend what is due over the live link: no other is sure to answer."""
+        for lease in self.leases.due(now):
+            # Without an id the gateway would close the connection.
+            if lease.lease_id and not self._is_in_doubt(lease, link):
+                link.extension_sent(lease)
+                self._do(Send(link.id, frames.extend_lease(lease)))
+
+    def _is_in_doubt(self, lease: Lease, link: Link) -> bool:
+        """Whether another link is about to say which id the lease has by now."""
+        return any(
+            lease in other.extensions.get(lease.request_id, ())
+            for other in self._links.values()
+            if other is not link
+        )
+
+    def _extended(
+        self, link: Link, answer: wire.WorkerRequestExtendLeaseAckData, now: float
+    ) -> None:
+        asked = link.extension_answered(answer.request_id)
+        if asked is None:
+            # Nobody asked; then it is about what is held.
+            asked = self.leases.newest(answer.request_id)
+        if asked is None:
             return
-        lease = self.leases.lose(request_id)
-        if lease is not None and request_id in self._unconfirmed:
-            self._unconfirmed.discard(request_id)
-            self.leases.release(request_id)
-            self._do(Tell(Withdrawn(request_id)))
-            self._log(
-                logging.WARNING,
-                "The runtime died as it took a request, and its lease is lost; "
-                "the server will run it again",
-                now,
-                request_id=request_id,
-                run_id=lease.run_id,
-                function_id=lease.function_slug,
-            )
-            self._touch(now)
-        elif lease is not None:
-            self._log(
-                logging.WARNING,
+        delivery = asked.delivery
+        if answer.new_lease_id:
+            if self.leases.renew(delivery, answer.new_lease_id, now):
+                self._confirm(delivery)
+                self._do(Tell(Extended(delivery, answer.new_lease_id)))
+            return
+        held = self.leases.get(delivery)
+        if held is None or held.lease_id != asked.lease_id:
+            # It refused an id that another answer has replaced.
+            return
+        lease = self.leases.lose(delivery)
+        if lease is None:
+            return
+        if delivery in self._unconfirmed:
+            self._unconfirmed.discard(delivery)
+            self.leases.release(delivery)
+            if not self._is_unsent(delivery):
+                self._do(Tell(Withdrawn(delivery)))
+                text = (
+                    "The runtime died as it took a request, and its lease is lost; "
+                    "the server will run it again"
+                )
+                self._log_of(lease, logging.WARNING, text, now)
+        else:
+            text = (
                 "The server took back the lease of a running request; "
-                "another worker may run it too",
-                now,
-                request_id=request_id,
-                run_id=lease.run_id,
-                function_id=lease.function_slug,
+                "another worker may run it too"
             )
-            self._touch(now)
+            self._log_of(lease, logging.WARNING, text, now)
+        self._touch(now)
 
     # Replies.
 
-    def _settle(self, request_id: str, now: float) -> None:
-        self.replies.settle(request_id)
-        self._settled[request_id] = None
+    def _settle(self, delivery: Delivery, now: float) -> None:
+        self.replies.settle(delivery)
+        self._asked.discard(delivery)
+        self._settled[delivery] = None
         if len(self._settled) > SETTLED_REMEMBERED:
             self._settled.popitem(last=False)
-        self._do(Tell(Delivered(request_id)))
+        self._do(Tell(Delivered(delivery)))
         self._touch(now)
 
-    def _flush_slots(self) -> int:
-        """How many flush calls may be begun now: one at a time while they fail."""
-        allowed = 1 if self._flush_backoff.failures else FLUSH_CONCURRENCY
-        return max(0, allowed - self.replies.flushing)
+    @property
+    def _may_reflush(self) -> bool:
+        replies = self.replies
+        return (
+            replies.flushing < FLUSH_CONCURRENCY
+            and replies.reflushing < REFLUSH_CONCURRENCY
+        )
 
     def _flush(self, now: float) -> None:
-        if self._flush_at > now:
-            return
-        for _ in range(self._flush_slots()):
-            reply = self.replies.next_to_flush()
+        while self.replies.flushing < FLUSH_CONCURRENCY:
+            retry = self._may_reflush and self._flush_at <= now
+            reply = self.replies.next_to_flush(now, retry=retry)
             if reply is None:
                 return
-            request_id = reply.lease.request_id
-            self._flush_keys[request_id] = self._signing_key
-            self._do(Flush(request_id, reply.body, self._signing_key))
+            self._do(Tell(Wanted(reply.delivery)))
+
+    def _drop(self, lease: Lease, now: float) -> None:
+        """A reply is of no use any more; the app need not keep it."""
+        self._asked.discard(lease.delivery)
+        self._do(Tell(Delivered(lease.delivery)))
+        text = "Dropped a reply: the server has sent the request anew since"
+        self._log_of(lease, logging.INFO, text, now)
 
     def _give_up_overflow(self, now: float) -> None:
         for reply in self.replies.overflow():
-            self._do(Tell(Delivered(reply.lease.request_id)))
+            self._do(Tell(Delivered(reply.delivery)))
             self._log_given_up(reply, "the reply buffer is full", now)
 
     def _log_given_up(self, reply: Reply, why: str, now: float) -> None:
-        self._log(
-            logging.ERROR,
-            f"Gave up a reply that the server has not confirmed: {why} "
-            f"({_name(reply.lease)})",
-            now,
-            request_id=reply.lease.request_id,
-            run_id=reply.lease.run_id,
-            function_id=reply.lease.function_slug,
-            size=len(reply.body),
-        )
+        text = f"Gave up a reply that the server has not confirmed: {why}"
+        self._log_of(reply.lease, logging.ERROR, text, now, size=reply.size)
 
     # Ending.
 
@@ -931,10 +1093,10 @@ class Core:
         self._retry_at = None
         for link in list(self._links.values()):
             if link.usable:
-                self._close(link, WORKER_SHUTDOWN, now)
+                self._close(link, now)
             elif link.phase is not Phase.CLOSING:
                 self._do(Abort(link.id))
-                self._forget(link)
+                self._forget(link, now)
         if not self._links:
             self._stop_at = self._state_at = None
             self._finished = True
@@ -944,22 +1106,14 @@ class Core:
         for link in self._links.values():
             self._withdraw(link)
         for held in list(self.leases):
-            lease = held.lease
-            self._log(
-                logging.ERROR,
-                "Shut down before a run finished; the server will run it elsewhere "
-                f"({_name(lease)})",
-                now,
-                request_id=lease.request_id,
-                run_id=lease.run_id,
-                function_id=lease.function_slug,
-            )
-            self.leases.release(lease.request_id)
-        for request_id in self._unconfirmed:
-            self._do(Tell(Withdrawn(request_id)))
+            text = "Shut down before a run finished; the server will run it elsewhere"
+            self._log_of(held.lease, logging.ERROR, text, now)
+            self.leases.release(held.lease.delivery)
+        for delivery in self._unconfirmed:
+            self._do(Tell(Withdrawn(delivery)))
         self._unconfirmed.clear()
         for reply in list(self.replies):
-            self.replies.settle(reply.lease.request_id)
+            self.replies.settle(reply.delivery)
             self.replies.given_up += 1
             self._log_given_up(reply, "the worker had to shut down", now)
 
@@ -982,16 +1136,22 @@ class Core:
         return actions
 
     def _retire(self, now: float) -> None:
-        """Close a retiring link, once another is live and its replies are acked."""
+        """Close a retiring link, once another is live and it owes no answer."""
         if self.live is None:
             return
         for link in list(self._links.values()):
             if (
                 link.phase is Phase.RETIRING
-                and not link.unsent_acks
                 and not self.replies.unacknowledged(link.id)
+                and not self._is_awaited(link)
             ):
-                self._close(link, "", now)
+                self._close(link, now)
+
+    def _is_awaited(self, link: Link) -> bool:
+        """Whether a link is still to say what became of a lease."""
+        return any(
+            sent[-1].delivery in self.leases for sent in link.extensions.values()
+        )
 
     def _do(self, action: Action) -> None:
         self._actions.append(action)
@@ -1001,6 +1161,21 @@ class Core:
 
     def _log(self, level: int, message: str, now: float, **extra: object) -> None:
         self._do(Tell(Log(level, message, extra, at=self.epoch + now)))
+
+    def _log_of(
+        self, lease: Lease, level: int, message: str, now: float, **extra: object
+    ) -> None:
+        """Log what became of a request, with what to look for on Inngest's side."""
+        self._log(
+            level,
+            # Quoted, as it is from the network.
+            f"{message} ({quoted(lease.function_slug)}, run {quoted(lease.run_id)})",
+            now,
+            request_id=lease.request_id,
+            run_id=lease.run_id,
+            function_id=lease.function_slug,
+            **extra,
+        )
 
     def _warn(self, key: str, message: str, now: float) -> None:
         """Log once in the life of a connection what the network can repeat."""
@@ -1032,7 +1207,7 @@ class Core:
         """The state has changed: tell the app soon, or at once."""
         if at_once:
             self._state_at = now
-        elif self._state_at is None:
+        elif self._state_at is None or self._state_at > now + STATE_INTERVAL:
             self._state_at = now + STATE_INTERVAL
 
     def _tell_state(self, now: float) -> None:
@@ -1040,7 +1215,8 @@ class Core:
         due = self._state_at is not None and self._state_at <= now
         if not (changed or due):
             return
-        self._state_at = None
+        # However little happens: who says nothing is taken for hung.
+        self._state_at = None if self._finished else now + STATE_EVERY
         self._state = self._snapshot(now)
         self._do(Tell(self._state))
 
@@ -1071,6 +1247,7 @@ class Core:
             requests_in_flight=len(self.leases),
             requests_done=self.done,
             requests_failed=self.failed,
+            requests_repeated=self.repeated,
             in_flight=tuple(
                 InFlight(
                     each.lease.request_id,
@@ -1084,7 +1261,8 @@ class Core:
             replies_flushed=self.replies.flushed,
             replies_given_up=self.replies.given_up,
             malformed=self.malformed,
-            paused=self.paused,
+            paused=self.paused
+            or (link is not None and link.paused and not self.stopping),
             runtime_lag=self._lateness.take(),
             app_lag=self._watch.lag,
             app_waiting_since=self._wall(self._watch.waiting_since),
@@ -1103,6 +1281,11 @@ def _confirms(request_id: str, body: bytes) -> bool:
     return answer.request_id == request_id
 
 
+def _is_failing(status: int) -> bool:
+    """Whether an answer, or none, says more of the API than of what it was given."""
+    return status in (0, 429) or status >= 500
+
+
 def _cause(link: Link, reason: str) -> str:
     """Why a link was lost, in one of a few words, for whoever counts."""
     if reason == GATEWAY_CLOSING:
@@ -1110,11 +1293,6 @@ def _cause(link: Link, reason: str) -> str:
     if link.phase is Phase.STARTING:
         return API_UNREACHABLE
     return HANDSHAKE_FAILED if link.connecting else CONNECTION_LOST
-
-
-def _name(lease: Lease) -> str:
-    """What to look for on Inngest's side; quoted, as it is from the network."""
-    return f"{lease.function_slug!r}, run {lease.run_id!r}"
 
 
 def _kind_name(kind: int) -> str:

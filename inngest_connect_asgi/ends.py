@@ -33,6 +33,8 @@ def spawn(
     task = asyncio.get_running_loop().create_task(_contained(coroutine), name=name)
 
     def tell(task: asyncio.Task[BaseException | None]) -> None:
+        # One that is cancelled before its first turn has not begun it.
+        coroutine.close()
         if task.cancelled():
             ended(asyncio.CancelledError())
         else:
@@ -43,10 +45,11 @@ def spawn(
 
 
 async def _contained(coroutine: Coroutine[Any, Any, None]) -> BaseException | None:
-    # A SystemExit that leaves a task leaves its loop as well.
+    # A SystemExit that leaves a task leaves its loop as well. A KeyboardInterrupt is
+    # meant to.
     try:
         await coroutine
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, KeyboardInterrupt):
         raise
     except BaseException as error:
         return error

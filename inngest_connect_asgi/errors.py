@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigurationError", "ConnectError", "StartupError", "describe"]
+__all__ = ["ConfigurationError", "ConnectError", "StartupError", "describe", "quoted"]
 
 
 class ConnectError(Exception):
@@ -22,5 +22,17 @@ class StartupError(ConnectError):
 
 def describe(error: BaseException) -> str:
     """An exception in one line, for a log."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:
+        text = "its text could not be made"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def quoted(text: str, limit: int = 200) -> str:
+    """Text from the network for a log or a report: quoted, and cut.
+
+    Args:
+        limit: Characters of it to show at most.
+    """
+    return repr(text if len(text) <= limit else f"{text[: limit - 1]}…")

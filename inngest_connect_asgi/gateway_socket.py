@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -16,10 +18,13 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from .actions import Send
-from .errors import describe
+from . import ends, logs
+from .actions import Send, SendReply
+from .errors import describe, quoted
 
 __all__ = ["GatewaySocket"]
+
+P = ParamSpec("P")
 
 SUBPROTOCOL = Subprotocol("v0.connect.inngest.com")
 
@@ -31,6 +36,10 @@ BATCH_SIZE = 64 * 1024
 
 CLOSE_TIMEOUT = 2.0
 """Seconds to wait for the gateway's half of the closing handshake."""
+
+NOT_SENT = 128 * 1024
+"""Bytes that the system may take before it has sent them. By default it takes
+megabytes, and over a slow network a heartbeat would wait behind all of them."""
 
 
 if TYPE_CHECKING:
@@ -61,7 +70,8 @@ class Listener(Protocol):
 
     def opened(self, link: int) -> None: ...
     def received(self, link: int, messages: Sequence[bytes | str]) -> None: ...
-    def sent(self, frames: Sequence[Send]) -> None: ...
+    def wants(self, frame: Send | SendReply) -> bool: ...
+    def sent(self, frames: Sequence[Send | SendReply]) -> None: ...
     def lost(self, link: int, reason: str) -> None: ...
 
 
@@ -69,8 +79,11 @@ class GatewaySocket:
     """One WebSocket, from opening to closing, on the running loop.
 
     What it is told to send or to close it does when :meth:`write` is called, once
-    for all that was told in a turn of the loop. Frames that may be large wait until
-    all others are sent: a heartbeat is never behind more than one reply.
+    for all that was told in a turn of the loop. Replies, which may be large, wait until
+    all others are sent, and until the transport has nothing left: a heartbeat is never
+    behind more than one reply.
+
+    However it ends, and whatever is raised, the listener is told that it is lost.
     """
 
     def __init__(self, link: int, url: str, listener: Listener) -> None:
@@ -78,53 +91,70 @@ class GatewaySocket:
         self._url = url
         self._listener = listener
         self._frames: deque[Send] = deque()
-        self._bulk: deque[Send] = deque()
+        self._bulk: deque[SendReply] = deque()
         self._early: list[bytes | str] = []
         """Messages that came with the answer to the upgrade."""
         self._connection: Connection | None = None
         self._paused = False
         self._close_reason: str | None = None
         self._ending = asyncio.Event()
-        self._task = asyncio.ensure_future(self._run())
+        self._broken: BaseException | None = None
+        """What was raised where nobody foresaw it."""
+        self._lost: str | None = None
+        """Why it is lost, once that is known."""
+        self._aborted = False
+        self._task = ends.spawn(self._run(), self._ended)
 
-    def send(self, frame: Send) -> None:
-        (self._bulk if frame.bulk else self._frames).append(frame)
+    def send(self, frame: Send | SendReply) -> None:
+        if isinstance(frame, SendReply):
+            self._bulk.append(frame)
+        else:
+            self._frames.append(frame)
 
     def close(self, reason: str) -> None:
         """Close with code 1000, once all is sent."""
         self._close_reason = reason
 
-    def write(self) -> list[Send]:
+    def write(self) -> list[Send | SendReply]:
         """Write what the connection takes.
 
         Returns:
-            The frames that are on the wire now and bear a request id.
+            The frames that are on the wire now and bear a delivery.
         """
         connection = self._connection
         if connection is None or connection.protocol.state is not State.OPEN:
             return []
-        written = []
+        written: list[Send | SendReply] = []
         while (self._frames or self._bulk) and not self._paused:
             size = 0
-            while (self._frames or self._bulk) and size < BATCH_SIZE:
+            while size < BATCH_SIZE and (self._frames or self._bulk):
                 frame = (self._frames or self._bulk).popleft()
-                connection.protocol.send_binary(frame.data)
-                size += len(frame.data)
-                if frame.request_id is not None:
+                if frame.acknowledges and not self._listener.wants(frame):
+                    continue
+                data = frame.data
+                connection.protocol.send_binary(data)
+                size += len(data)
+                if frame.delivery is not None:
                     written.append(frame)
-            connection.transport.writelines(connection.protocol.data_to_send())
+            # Not writelines(): from 3.12.0 to 3.12.8, in 3.13.0 and in 3.13.1 that
+            # never says that it has had enough (CVE-2024-12254).
+            connection.transport.write(b"".join(connection.protocol.data_to_send()))
         if self._close_reason is not None and not (self._frames or self._bulk):
             self._ending.set()
         return written
 
     def abort(self) -> asyncio.Future[None]:
         """Drop the connection without a word, and without telling the listener."""
-        if self._connection is not None:
-            # A transport of asyncio that was closed meanwhile has forgotten its loop.
-            with suppress(AttributeError):
-                self._connection.transport.abort()
+        self._aborted = True
+        self._drop()
         self._task.cancel()
         return self._task
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            # A transport of asyncio that was closed meanwhile has forgotten its loop.
+            with suppress(Exception):
+                self._connection.transport.abort()
 
     async def _run(self) -> None:
         try:
@@ -139,18 +169,38 @@ class GatewaySocket:
                 open_timeout=None,
                 close_timeout=CLOSE_TIMEOUT,
                 max_size=MAX_MESSAGE_SIZE,
+                # No reply before the one in front has left.
+                write_limit=(1, 0),
                 logger=LOGGER,
             )
         except (OSError, ValueError, EOFError, WebSocketException) as error:
-            self._listener.lost(self._link, _open_error(error))
+            self._lost = _open_error(error)
             return
         assert isinstance(connection, Connection)
         self._connection = connection
+        _limit_unsent(connection)
         self._listener.opened(self._link)
         self.received(self._early)
         await self._ending.wait()
+        if self._broken is not None:
+            raise self._broken
+        if self._lost is not None:
+            return
         await connection.close(1000, self._close_reason or "")
-        self._listener.lost(self._link, _close_reason(connection.protocol.close_exc))
+        self._lost = _close_reason(connection.protocol.close_exc)
+
+    def _ended(self, error: BaseException | None) -> None:
+        if self._aborted:
+            return
+        self._drop()
+        error = self._broken or error
+        if error is not None:
+            # Of websockets and asyncio, and of what is said to the listener.
+            self._lost = f"the connection broke: {describe(error)}"
+            logs.emit(
+                logging.ERROR, f"Lost a connection: {describe(error)}", error=error
+            )
+        self._listener.lost(self._link, self._lost or "the connection broke")
 
     # What the connection calls.
 
@@ -163,6 +213,18 @@ class GatewaySocket:
     def ending(self) -> None:
         self._ending.set()
 
+    def cut_off(self) -> None:
+        """The gateway sends nothing more: what is left to be written helps nobody."""
+        self._lost = "the gateway ended the connection"
+        self._drop()
+        self._ending.set()
+
+    def broke(self, error: BaseException) -> None:
+        self._broken = self._broken or error
+        self._ending.set()
+        if self._connection is None:
+            self._task.cancel()
+
     def pause(self) -> None:
         self._paused = True
 
@@ -171,26 +233,42 @@ class GatewaySocket:
         self._listener.sent(self.write())
 
 
+def _contained(
+    callback: Callable[Concatenate[Connection, P], None],
+) -> Callable[Concatenate[Connection, P], None]:
+    """Tell of what a protocol's callback raises: asyncio only logs it."""
+
+    @wraps(callback)
+    def call(connection: Connection, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            callback(connection, *args, **kwargs)
+        except BaseException as error:
+            connection.owner.broke(error)
+
+    return call
+
+
 class Connection(ClientConnection):
     """Hands over messages as they are parsed, without a task that waits for them."""
 
     def __init__(self, owner: GatewaySocket, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._owner = owner
+        self.owner = owner
         self._messages: list[bytes | str] = []
         self._fragments: list[bytes] = []
         self._is_text = False
 
+    @_contained
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         messages, self._messages = self._messages, []
-        self._owner.received(messages)
+        self.owner.received(messages)
 
     def process_event(self, event: Any) -> None:
         if not isinstance(event, Frame):
             super().process_event(event)
         elif event.opcode is Opcode.CLOSE:
-            self._owner.ending()
+            self.owner.ending()
         elif event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
             if event.opcode is not Opcode.CONT:
                 self._is_text = event.opcode is Opcode.TEXT
@@ -200,17 +278,35 @@ class Connection(ClientConnection):
                 text = data.decode(errors="replace") if self._is_text else None
                 self._messages.append(data if text is None else text)
 
+    @_contained
+    def eof_received(self) -> None:
+        was_open = self.protocol.state is State.OPEN
+        super().eof_received()
+        if was_open:
+            self.owner.cut_off()
+
+    @_contained
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._owner.ending()
+        self.owner.ending()
 
+    @_contained
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._owner.pause()
+        self.owner.pause()
 
+    @_contained
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._owner.resume()
+        self.owner.resume()
+
+
+def _limit_unsent(connection: ClientConnection) -> None:
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if option is not None:
+        with suppress(Exception):
+            transport_socket = connection.transport.get_extra_info("socket")
+            transport_socket.setsockopt(socket.IPPROTO_TCP, option, NOT_SENT)
 
 
 def _open_error(error: Exception) -> str:
@@ -221,7 +317,11 @@ def _open_error(error: Exception) -> str:
 
 def _close_reason(error: ConnectionClosed) -> str:
     if error.rcvd is not None:
-        return error.rcvd.reason or f"closed by the gateway with code {error.rcvd.code}"
+        reason = (
+            error.rcvd.reason or f"closed by the gateway with code {error.rcvd.code}"
+        )
+        # One of the protocol's words, or what anybody may have put there.
+        return reason if re.fullmatch(r"[\w ]{1,60}", reason) else quoted(reason)
     if error.sent is not None and error.sent.code != 1000:
-        return f"the gateway broke the WebSocket protocol: {error.sent.reason}"
+        return f"the gateway broke the WebSocket protocol: {quoted(error.sent.reason)}"
     return "the connection broke"

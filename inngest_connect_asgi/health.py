@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from .messages import Configuration, State
+from .messages import SILENCE, Configuration, State
 
 __all__ = ["Event", "Health", "Sample", "Verdict", "facts"]
 
@@ -128,16 +128,33 @@ class Health:
 
     def ready(self) -> Verdict:
         """Whether requests reach this worker."""
-        state = self.state
         if self.not_started is not None:
             return Verdict(False, self.not_started)
         if self.crashed is not None:
             return Verdict(False, "the runtime crashed and will not be started again")
+        verdict = self._connected()
+        if verdict.healthy and self.silence() > SILENCE:
+            return Verdict(False, self._hangs())
+        return verdict
+
+    def _connected(self) -> Verdict:
+        state = self.state
         if state.connection != "ready":
             return Verdict(False, _describe(state))
-        if state.paused:
+        if state.paused and self.app_lag() > GRACE:
             return Verdict(False, "paused: the app's event loop does not answer")
+        if state.paused:
+            return Verdict(
+                False, "paused: the app answers again, and waits for a new connection"
+            )
         return self._heartbeats()
+
+    def silence(self) -> float:
+        """Seconds since the runtime has said anything."""
+        return self._clock() - self._updated_at
+
+    def _hangs(self) -> str:
+        return f"the runtime has said nothing for {self.silence():.0f} s"
 
     def _heartbeats(self) -> Verdict:
         state, now = self.state, self.now()
@@ -166,7 +183,21 @@ class Health:
             return Verdict(
                 False, f"the app's event loop has not answered for {silence:.0f} s"
             )
+        if self.not_started is None and self._is_hung():
+            return Verdict(False, self._hangs())
         return Verdict(True, "nothing that a restart would mend")
+
+    def _is_hung(self) -> bool:
+        """Whether the runtime will not come back by itself.
+
+        A process of its own says something every other second. A thread says nothing
+        either while native code holds the interpreter's lock, and then goes on.
+        """
+        limit: float | None = SILENCE
+        if self.facts.get("isolation") != "process":
+            limit = self._wedge_timeout
+        stopped = self.state.connection == "stopped"
+        return limit is not None and not stopped and self.silence() > limit
 
     def app_lag(self) -> float:
         """Seconds that the app's event loop takes to answer, or has taken yet."""
@@ -243,6 +274,7 @@ class Health:
             "requests:oldest": [_seconds(None if oldest is None else now - oldest)],
             "requests:done": [_count(state.requests_done)],
             "requests:failed": [_count(state.requests_failed)],
+            "requests:repeated": [_count(state.requests_repeated)],
             "replies:waiting": [_count(state.replies_waiting)],
             "replies:flushed": [_count(state.replies_flushed)],
             "replies:givenUp": [_count(state.replies_given_up)],

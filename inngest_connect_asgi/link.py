@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections import deque
 from dataclasses import dataclass, field
 
-from .messages import Lease
+from .messages import Delivery, Lease
 
 __all__ = ["Link", "Phase"]
 
@@ -36,6 +37,10 @@ TIMEOUTS = {
     Phase.CLOSING: 2.0,
 }
 
+ATTEMPT_TIMEOUT = 27.0
+"""Seconds for all phases until a link is live: an attempt that hangs in each of them
+must not keep the next one from its time."""
+
 MAX_UNANSWERED = 2
 """Heartbeats without an answer after which a link is dead (SDK_SPEC 8.5.3)."""
 
@@ -56,14 +61,22 @@ class Link:
     awaiting_since: float | None = None
     """When the first heartbeat without an answer was sent."""
     paused: bool = False
-    """WORKER_PAUSE was sent on it, which nothing takes back."""
+    """WORKER_PAUSE was sent on it, or is about to be, which nothing takes back."""
+    pause_at: float | None = None
+    """When to send it."""
     status_interval: float = 0.0
     next_status: float | None = None
     heartbeat_sent_at: float | None = None
     heartbeat_answered_at: float | None = None
     round_trip: float | None = None
-    unsent_acks: dict[str, Lease] = field(default_factory=dict, repr=False)
+    unsent_acks: dict[Delivery, Lease] = field(default_factory=dict, repr=False)
     """Requests whose acknowledgement is not on the wire yet."""
+    acked_at: float | None = None
+    """When the last one was."""
+    extensions: dict[str, deque[Lease]] = field(default_factory=dict, repr=False)
+    """Leases by request id as they were extended, with no answer yet."""
+    queued: int = 0
+    """Bytes of replies that are to be written on it."""
 
     def __post_init__(self) -> None:
         self.enter(self.phase, self.started_at)
@@ -72,6 +85,8 @@ class Link:
         self.phase = phase
         timeout = TIMEOUTS.get(phase)
         self.deadline = None if timeout is None else now + timeout
+        if self.deadline is not None and self.connecting:
+            self.deadline = min(self.deadline, self.started_at + ATTEMPT_TIMEOUT)
 
     @property
     def connecting(self) -> bool:
@@ -93,7 +108,7 @@ class Link:
 
     @property
     def next_tick(self) -> float | None:
-        times = (self.deadline, self.next_heartbeat, self.next_status)
+        times = (self.deadline, self.next_heartbeat, self.next_status, self.pause_at)
         return min((time for time in times if time is not None), default=None)
 
     def heartbeat_sent(self, now: float) -> None:
@@ -114,3 +129,17 @@ class Link:
         self.unanswered = 0
         self.awaiting_since = None
         self.heartbeat_answered_at = now
+
+    def extension_sent(self, lease: Lease) -> None:
+        """A lease was extended over this link, under its present id."""
+        self.extensions.setdefault(lease.request_id, deque()).append(lease)
+
+    def extension_answered(self, request_id: str) -> Lease | None:
+        """The lease that an answer is about, as it was extended."""
+        sent = self.extensions.get(request_id)
+        if sent is None:
+            return None
+        lease = sent.popleft()
+        if not sent:
+            del self.extensions[request_id]
+        return lease

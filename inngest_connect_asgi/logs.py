@@ -7,11 +7,14 @@ raises, a handler whose disk is full. Nothing of that may cost a reply or a leas
 from __future__ import annotations
 
 import logging
+import queue
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-__all__ = ["LOGGER", "emit", "handle", "record"]
+from . import ends
+
+__all__ = ["LOGGER", "Writer", "emit", "handle", "record"]
 
 LOGGER = "inngest_connect_asgi"
 
@@ -90,3 +93,26 @@ def _last_resort(message: str) -> None:
         traceback.print_exc(file=sys.stderr)
     except Exception:
         pass
+
+
+class Writer:
+    """Writes records in a thread of its own: a handler may block.
+
+    Args:
+        ended: Is called in that thread once all is written after :meth:`close`.
+    """
+
+    def __init__(self, ended: Callable[[], object]) -> None:
+        self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        ends.start_thread(self._run, lambda _: ended(), name="inngest-connect-log")
+
+    def put(self, record: logging.LogRecord) -> None:
+        self._records.put(record)
+
+    def close(self) -> None:
+        """Write what there is, and end; without waiting for it."""
+        self._records.put(None)
+
+    def _run(self) -> None:
+        while (record := self._records.get()) is not None:
+            handle(record)

@@ -19,6 +19,7 @@ from .messages import (
     RECONNECT_REASONS,
     Accepted,
     Configuration,
+    Delivery,
     Outcome,
     Result,
     State,
@@ -184,14 +185,14 @@ class Feed:
         self._clock = clock
         self._instruments = instruments
         self._apps = functions(configuration)
-        self._started: dict[str, float] = {}
+        self._started: dict[Delivery, float] = {}
         self._before: dict[tuple[str, str], float] = {}
         self._runtime_lag = _Peak()
         self._app_lag = _Peak()
 
     def observe(self, message: object) -> None:
         if isinstance(message, Accepted):
-            self._started[message.request_id] = self._clock()
+            self._started[message.delivery] = self._clock()
         elif isinstance(message, Result):
             self._finish(message)
         elif isinstance(message, State):
@@ -207,7 +208,7 @@ class Feed:
                     self._add(measure, label, 0.0)
 
     def _finish(self, result: Result) -> None:
-        started = self._started.pop(result.lease.request_id, None)
+        started = self._started.pop(result.lease.delivery, None)
         seconds = None if started is None else self._clock() - started
         function = result.lease.function_slug
         app = self._apps.get(function)

@@ -8,7 +8,7 @@ anywhere. :data:`VERSION` changes when a message does.
 message   way       says
 ========= ========= =========================================================
 Start     app → run connect, with this configuration; first of all
-Result    app → run this request is done, with this outcome
+Result    app → run this request is done, with this outcome; or here it is again
 Pong      app → run the app's event loop has got to a ping
 Drain     app → run take no new requests, finish, and stop
 Request   run → app this request is about to be acknowledged: keep it
@@ -16,10 +16,11 @@ Accepted  run → app its acknowledgement is on the wire: run it
 Withdrawn run → app it is not ours after all: forget it
 Extended  run → app the lease of this request has a new id
 Delivered run → app the reply to this request is no longer the app's business
+Wanted    run → app send the result of this request again
 Ping      run → app answer from the app's event loop
 Stalled   run → app the app's event loop has not answered for a while
 Starved   run → app the runtime itself got no time to run
-State     run → app the runtime's state, on every change
+State     run → app the runtime's state, on every change and every two seconds
 Log       run → app a log record, for the app's ``logging`` tree
 Stopped   run → app the runtime has ended; last of all
 ========= ========= =========================================================
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 __all__ = [
     "API_REJECTED",
@@ -42,11 +44,14 @@ __all__ = [
     "HEARTBEAT_TIMEOUT",
     "RECONNECT_REASONS",
     "RUNTIME_CRASHED",
+    "SILENCE",
+    "STATE_EVERY",
     "VERSION",
     "Accepted",
     "App",
     "Configuration",
     "Delivered",
+    "Delivery",
     "Drain",
     "Extended",
     "FromApp",
@@ -65,10 +70,18 @@ __all__ = [
     "Starved",
     "State",
     "Stopped",
+    "Undelivered",
+    "Wanted",
     "Withdrawn",
 ]
 
-VERSION = 1
+VERSION = 2
+
+STATE_EVERY = 2.0
+"""Seconds after which a runtime tells its state, if nothing has changed."""
+
+SILENCE = 5 * STATE_EVERY
+"""Seconds without a word after which a runtime is not healthy, whatever it said."""
 
 # Why a connection was replaced, or did not come to be.
 CLOSING = "gateway_closing"
@@ -98,6 +111,9 @@ RECONNECT_REASONS = (
 FAILURE_REASONS = (CLOSING, HANDSHAKE_FAILED, API_UNREACHABLE, API_REJECTED)
 
 DEFAULT_REPLY_BUFFER_SIZE = 256 * 1024 * 1024
+"""Bytes."""
+
+DEFAULT_OUTCOME_BUFFER_SIZE = 32 * 1024 * 1024
 """Bytes."""
 
 
@@ -154,6 +170,20 @@ class Configuration:
     """Bytes of undelivered replies to keep before giving up the oldest."""
 
 
+class Delivery(NamedTuple):
+    """A request as it came once.
+
+    Not its id alone: some servers keep that over all attempts of a job (1.19.2 and
+    before), so the same id may come again to be run again. The server makes a new
+    lease whenever it does, and keeps it where it only sends the same thing again
+    (``pkg/connect/grpc/proxy.go``).
+    """
+
+    request_id: str
+    lease_id: str
+    """The first one."""
+
+
 @dataclass(frozen=True)
 class Lease:
     """What the server wants echoed in everything said about a request."""
@@ -168,6 +198,16 @@ class Lease:
     run_id: str
     system_trace_ctx: bytes
     user_trace_ctx: bytes
+    first_lease_id: str = ""
+    """The one that the request came with; by default ``lease_id``."""
+
+    def __post_init__(self) -> None:
+        if not self.first_lease_id:
+            object.__setattr__(self, "first_lease_id", self.lease_id)
+
+    @property
+    def delivery(self) -> Delivery:
+        return Delivery(self.request_id, self.first_lease_id)
 
 
 @dataclass(frozen=True)
@@ -207,9 +247,9 @@ class Start:
     """Requests that the app was running already, after a runtime crashed."""
     offered: tuple[Lease, ...] = ()
     """Requests of which that runtime did not say whether they are acknowledged."""
-    results: tuple[Result, ...] = ()
+    undelivered: tuple[Undelivered, ...] = ()
     """Results that a runtime which crashed did not deliver."""
-    settled: tuple[str, ...] = ()
+    settled: tuple[Delivery, ...] = ()
     """The newest requests that are over and done with, not to be run again."""
     state: State | None = None
     """The last one of that runtime, whose counts go on."""
@@ -222,9 +262,21 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Undelivered:
+    """A result that the app has, and sends where it is :class:`Wanted`."""
+
+    lease: Lease
+    size: int
+    """Bytes of its body."""
+
+
+@dataclass(frozen=True)
 class Result:
     lease: Lease
     outcome: Outcome
+    repeated: bool = False
+    """The attempt did not run for this request: its outcome was there, or came from
+    a run that was under way."""
 
 
 @dataclass(frozen=True)
@@ -265,23 +317,30 @@ class Starved:
 
 @dataclass(frozen=True)
 class Accepted:
-    request_id: str
+    delivery: Delivery
 
 
 @dataclass(frozen=True)
 class Withdrawn:
-    request_id: str
+    delivery: Delivery
 
 
 @dataclass(frozen=True)
 class Extended:
-    request_id: str
+    delivery: Delivery
     lease_id: str
 
 
 @dataclass(frozen=True)
 class Delivered:
-    request_id: str
+    delivery: Delivery
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The runtime keeps no reply that it does not write: the app does."""
+
+    delivery: Delivery
 
 
 @dataclass(frozen=True)
@@ -331,6 +390,8 @@ class State:
     leases_lost: int = 0
     requests_done: int = 0
     requests_failed: int = 0
+    requests_repeated: int = 0
+    """Of these, answered from memory, or by the run of the same attempt."""
     in_flight: tuple[InFlight, ...] = ()
     """The oldest first, a hundred at most."""
     requests_in_flight: int = 0
@@ -339,7 +400,8 @@ class State:
     replies_given_up: int = 0
     malformed: int = 0
     paused: bool = False
-    """No requests are taken, because the app's event loop is stalled."""
+    """No requests are taken, because the app's event loop is stalled, or was and the
+    connection that takes them again is not there yet."""
     runtime_lag: float = 0.0
     """How late the runtime's event loop was at most, since the last state."""
     app_lag: float = 0.0
@@ -372,6 +434,7 @@ FromRuntime = (
     | Withdrawn
     | Extended
     | Delivered
+    | Wanted
     | Ping
     | Stalled
     | Starved

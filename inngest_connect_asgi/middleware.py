@@ -25,7 +25,7 @@ from .config import (
 from .errors import ConfigurationError
 from .health import Health
 from .lifespan import ASGIApp, Lifespan, Receive, Scope, Send
-from .messages import DEFAULT_REPLY_BUFFER_SIZE
+from .messages import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SIZE
 from .worker import Worker
 
 __all__ = ["InngestConnectMiddleware"]
@@ -77,6 +77,8 @@ class InngestConnectMiddleware:
             off the app's event loop. Needs ``inngest-connect-asgi[probe]``.
         reply_buffer_size: Bytes of replies to keep that the server does not have yet.
             Beyond that the oldest is given up, and logged.
+        outcome_buffer_size: Bytes of outcomes to remember after that, so that an
+            attempt that the server sends again is not run again; ``0``: none.
         enabled: ``False`` makes this middleware do nothing, as does
             ``INNGEST_CONNECT_ENABLED=0``.
 
@@ -105,6 +107,7 @@ class InngestConnectMiddleware:
         health_details: bool = True,
         probe: str | None = None,
         reply_buffer_size: int = DEFAULT_REPLY_BUFFER_SIZE,
+        outcome_buffer_size: int = DEFAULT_OUTCOME_BUFFER_SIZE,
         enabled: bool | None = None,
     ) -> None:
         self.app = app
@@ -135,6 +138,7 @@ class InngestConnectMiddleware:
                     wedge_timeout=wedge_timeout,
                     probe=probe,
                     reply_buffer_size=reply_buffer_size,
+                    outcome_buffer_size=outcome_buffer_size,
                     health_path=health_path,
                     health_details=health_details,
                 )

@@ -100,6 +100,9 @@ class ProcessHost:
         if stopped.error is not None:
             raise ProcessCrashed(stopped.error)
 
+    def crash(self, error: BaseException) -> None:
+        raise NotImplementedError
+
     def send(self, message: FromApp) -> None:
         """Send a message to the runtime, if there is one; from any thread."""
         outbox = self._outbox

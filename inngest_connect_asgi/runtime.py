@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from .actions import Abort, Action, Close, Finish, Flush, Open, Send, StartLink, Tell
+from . import ends, frames
+from .actions import (
+    Abort,
+    Action,
+    Close,
+    Finish,
+    Flush,
+    Open,
+    Send,
+    SendReply,
+    StartLink,
+    Tell,
+)
 from .core import Core
 from .errors import describe
 from .gateway_socket import GatewaySocket
@@ -35,6 +47,9 @@ __all__ = ["Runtime"]
 HTTP_TIMEOUT = 10.0
 """Seconds for a start or a flush call (SDK_SPEC 8.5.1)."""
 
+SLOWEST_UPLOAD = 128 * 1024
+"""Bytes a second. A flush gets longer for what it takes to send at this pace."""
+
 PUNCTUAL = 0.001
 """Seconds by which a timer may be late without a word."""
 
@@ -42,8 +57,6 @@ MAX_ANSWER_SIZE = 1024 * 1024
 """Bytes of an API answer to read at most; a real one has a few hundred."""
 
 Defer = Callable[[Callable[[], None]], bool]
-
-_HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL, asyncio.TimeoutError)
 
 
 class Runtime:
@@ -68,6 +81,8 @@ class Runtime:
         """Those that were given something to do in this turn of the loop."""
         self._starts: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._crashed: BaseException | None = None
+        self._ended: asyncio.Future[None] | None = None
         self._early: list[FromApp] | None = []
         """Messages that came before the core could take them."""
         self._probe: ProbeServer | None = None
@@ -79,12 +94,12 @@ class Runtime:
         """Run until the core has finished.
 
         Raises:
-            Exception: Whatever went wrong in here; nothing is left behind.
+            BaseException: Whatever went wrong in here; nothing is left behind.
         """
         configuration = start.configuration
         self._loop = asyncio.get_running_loop()
         self._core = Core(configuration)
-        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._ended = self._loop.create_future()
         self._origin = configuration.api_origin.rstrip("/")
         self._headers = {
             "content-type": "application/protobuf",
@@ -101,7 +116,7 @@ class Runtime:
                     self._core.start,
                     requests=start.requests,
                     offered=start.offered,
-                    results=start.results,
+                    undelivered=start.undelivered,
                     settled=start.settled,
                     state=start.state,
                 )
@@ -109,12 +124,30 @@ class Runtime:
                 if start.drain is not None:
                     early.append(start.drain)
                 self.receive(early)
+                if self._crashed is not None:
+                    raise self._crashed
                 await self._ended
             finally:
                 await self._clean_up()
 
+    def crash(self, error: BaseException) -> None:
+        """Have :meth:`run` raise, on the runtime's loop.
+
+        Nothing that goes wrong in here is worth going on with half of it: what the
+        app knows, the next runtime is told.
+        """
+        self._crashed = self._crashed or error
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
     def receive(self, messages: Sequence[FromApp]) -> None:
         """Take messages from the app, on the runtime's loop."""
+        try:
+            self._receive(messages)
+        except BaseException as error:
+            self.crash(error)
+
+    def _receive(self, messages: Sequence[FromApp]) -> None:
         if self._early is not None:
             self._early += messages
             return
@@ -140,7 +173,10 @@ class Runtime:
             self._step(self._core.received, link, data)
         self._end_turn()
 
-    def sent(self, frames: Sequence[Send]) -> None:
+    def wants(self, frame: Send | SendReply) -> bool:
+        return self._core.wants(frame)
+
+    def sent(self, frames: Sequence[Send | SendReply]) -> None:
         for frame in frames:
             self._step(self._core.sent, frame)
         self._end_turn()
@@ -154,7 +190,7 @@ class Runtime:
 
     def _step(self, event: Callable[..., list[Action]], *args: Any, **kw: Any) -> None:
         """Report an event to the core, and do what it says."""
-        if self._ended.done():
+        if self._has_ended:
             return
         now = self._loop.time()
         self._core.epoch = time.time() - now
@@ -164,8 +200,12 @@ class Runtime:
                     self._do(action)
             for action in event(*args, now=now, **kw):
                 self._do(action)
-        except Exception as error:
-            self._crash(error)
+        except BaseException as error:
+            self.crash(error)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._ended is None or self._ended.done()
 
     def _end_turn(self) -> None:
         """Do once what all that happened in a turn of the loop asks for."""
@@ -174,31 +214,31 @@ class Runtime:
                 _, socket = self._unwritten.popitem()
                 for frame in socket.write():
                     self._step(self._core.sent, frame)
-            if not self._ended.done():
+            if not self._has_ended:
                 self._set_timer(self._core.next_tick())
-        except Exception as error:
-            self._crash(error)
-
-    def _crash(self, error: Exception) -> None:
-        if not self._ended.done():
-            self._ended.set_exception(error)
+        except BaseException as error:
+            self.crash(error)
 
     def _do(self, action: Action) -> None:
         if isinstance(action, Tell):
             if self._probe is not None:
                 self._probe.observe(action.message)
             self._tell(action.message)
+        elif isinstance(action, SendReply):
+            self._send(action)
         elif isinstance(action, Send):
-            if not (
-                action.acknowledges and self._defer(partial(self._acknowledge, action))
-            ):
+            # A request is not acknowledged before the app can read of it.
+            waits = action.acknowledges and self._defer(
+                partial(self._acknowledge, action)
+            )
+            if not waits:
                 self._send(action)
         elif isinstance(action, StartLink):
-            self._starts[action.link] = self._spawn(self._call_start(action))
+            self._call_start(action)
         elif isinstance(action, Open):
             self._sockets[action.link] = GatewaySocket(action.link, action.url, self)
         elif isinstance(action, Flush):
-            self._spawn(self._call_flush(action))
+            self._call_flush(action)
         elif isinstance(action, Close):
             if (socket := self._sockets.get(action.link)) is not None:
                 socket.close(action.reason)
@@ -209,9 +249,11 @@ class Runtime:
             if (socket := self._sockets.pop(action.link, None)) is not None:
                 socket.abort()
         elif isinstance(action, Finish):
-            self._ended.set_result(None)
+            assert self._ended is not None
+            if not self._ended.done():
+                self._ended.set_result(None)
 
-    def _send(self, frame: Send) -> None:
+    def _send(self, frame: Send | SendReply) -> None:
         if (socket := self._sockets.get(frame.link)) is not None:
             socket.send(frame)
             self._unwritten[frame.link] = socket
@@ -237,20 +279,14 @@ class Runtime:
         self._step(self._core.tick)
         self._end_turn()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     async def _clean_up(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        ends: list[asyncio.Future[None]] = list(self._tasks)
+        tasks: list[asyncio.Future[None]] = list(self._tasks)
         for task in self._tasks:
             task.cancel()
-        ends += [socket.abort() for socket in self._sockets.values()]
-        await asyncio.gather(*ends, return_exceptions=True)
+        tasks += [socket.abort() for socket in self._sockets.values()]
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._probe is not None:
             await self._probe.stop()
 
@@ -281,33 +317,61 @@ class Runtime:
 
     # HTTP.
 
-    async def _call_start(self, call: StartLink) -> None:
-        try:
-            status, body = await self._post(
-                "/v0/connect/start", call.body, call.signing_key
-            )
-        except _HTTP_ERRORS as error:
-            reason = f"the start API could not be reached: {describe(error)}"
-            self._step(self._core.lost, call.link, reason)
-            self._end_turn()
-        else:
-            self._step(self._core.start_answered, call.link, status, body)
-            self._end_turn()
-        finally:
-            self._starts.pop(call.link, None)
+    def _call_start(self, call: StartLink) -> None:
+        answers: list[tuple[int, bytes]] = []
 
-    async def _call_flush(self, call: Flush) -> None:
-        status, body, reason = 0, b"", None
-        try:
-            status, body = await self._post(
-                "/v0/connect/flush", call.body, call.signing_key
+        async def post() -> None:
+            answers.append(
+                await self._post("/v0/connect/start", call.body, call.signing_key)
             )
-        except _HTTP_ERRORS as error:
-            reason = f"the flush API could not be reached: {describe(error)}"
-        self._step(
-            self._core.flush_answered, call.request_id, status, body, error=reason
-        )
-        self._end_turn()
+
+        def ended(error: BaseException | None) -> None:
+            if self._starts.get(call.link) is task:
+                del self._starts[call.link]
+            if answers:
+                self._step(self._core.start_answered, call.link, *answers[0])
+            else:
+                reason = f"the start API could not be reached: {_describe(error)}"
+                self._step(self._core.lost, call.link, reason)
+            self._end_turn()
+
+        task = self._starts[call.link] = self._spawn(post(), ended)
+
+    def _call_flush(self, call: Flush) -> None:
+        answers: list[tuple[int, bytes]] = []
+
+        async def post() -> None:
+            # Not kept beyond the call: the app does that.
+            body = frames.reply(call.result.lease, call.result.outcome)
+            answers.append(
+                await self._post("/v0/connect/flush", body, call.signing_key)
+            )
+
+        def ended(error: BaseException | None) -> None:
+            (status, body), reason = (0, b""), None
+            if answers:
+                status, body = answers[0]
+            else:
+                reason = f"the flush API could not be reached: {_describe(error)}"
+            event = self._core.flush_answered
+            self._step(event, call.delivery, status, body, error=reason)
+            self._end_turn()
+
+        self._spawn(post(), ended)
+
+    def _spawn(
+        self, coroutine: Coroutine[Any, Any, None], ended: ends.Ended
+    ) -> asyncio.Task[None]:
+        def forget(error: BaseException | None) -> None:
+            self._tasks.discard(task)
+            try:
+                ended(error)
+            except BaseException as unforeseen:
+                self.crash(unforeseen)
+
+        task = ends.spawn(coroutine, forget)
+        self._tasks.add(task)
+        return task
 
     async def _post(
         self, path: str, body: bytes, signing_key: str | None
@@ -315,9 +379,10 @@ class Runtime:
         headers = self._headers
         if signing_key is not None:
             headers = {**headers, "authorization": f"Bearer {signing_key}"}
+        timeout = HTTP_TIMEOUT + len(body) / SLOWEST_UPLOAD
         # httpx has a timeout for each read, which an answer in drops never exceeds.
         return await asyncio.wait_for(
-            self._exchange(self._origin + path, body, headers), HTTP_TIMEOUT
+            self._exchange(self._origin + path, body, headers), timeout
         )
 
     async def _exchange(
@@ -334,3 +399,7 @@ class Runtime:
                 if len(answer) > MAX_ANSWER_SIZE:
                     raise httpx.DecodingError("the answer is too long")
         return response.status_code, answer
+
+
+def _describe(error: BaseException | None) -> str:
+    return "it ended without a word" if error is None else describe(error)

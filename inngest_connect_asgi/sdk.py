@@ -25,6 +25,8 @@ from typing import Any
 
 import inngest
 
+from . import logs
+from .attempts import Attempt
 from .context import CURRENT, Run
 from .errors import ConfigurationError, describe
 from .messages import App, Lease, Outcome, Request
@@ -58,8 +60,6 @@ MAX_BODY_SIZE = 8 * 1024 * 1024 - 64 * 1024
 """Bytes. The gateway reads 8 MiB in one message, of which the body is nearly all."""
 
 NO_SURROUNDINGS = Surroundings()
-
-logger = logging.getLogger("inngest_connect_asgi")
 
 
 def check_version() -> None:
@@ -255,12 +255,48 @@ class FunctionRunner:
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            return _failure(run, error)
+            if run.outcome is None:
+                return _failure(run, error)
+            # What is around the function failed, and it did not.
+            text = f"What surrounds {request.lease.function_slug} failed"
+            logs.emit(logging.ERROR, f"{text}: {describe(error)}", error=error)
+            return run.outcome
+
+    def attempt(self, request: Request) -> Attempt | None:
+        """Which attempt of which job a request is for, where it says so."""
+        if not request.job_id:
+            return None
+        try:
+            payload = json.loads(request.payload)
+            context = payload["ctx"]
+            # What there is by now: with use_api the steps are not in the payload.
+            state = [payload.get("steps"), (context.get("stack") or {}).get("stack")]
+            number = int(context["attempt"])
+            text = json.dumps(state, sort_keys=True)
+        except Exception:
+            # Not a call request: running it will say what is wrong with it.
+            return None
+        lease = request.lease
+        return Attempt(
+            lease.function_slug,
+            lease.run_id,
+            request.job_id,
+            number,
+            lease.step_id or "",
+            hashlib.blake2b(text.encode(), digest_size=16).digest(),
+        )
 
     def cancelled(self, request: Request, error: asyncio.CancelledError) -> Outcome:
         """The outcome of a function that awaited what somebody cancelled."""
         told = asyncio.CancelledError("what the function awaited was cancelled")
         return _failure(Run(request), told.with_traceback(error.__traceback__))
+
+    def failed(self, request: Request, error: BaseException) -> Outcome:
+        """The outcome of a request for which something else failed. Raises nothing."""
+        try:
+            return _failure(Run(request), error)
+        except Exception:
+            return Outcome(500, _error_body("unknown", "", type(error).__name__))
 
     async def _run_async(
         self, run: Run, comm_request: comm_lib.CommRequest, surroundings: Surroundings
@@ -444,7 +480,7 @@ def _outcome(run: Run, response: comm_lib.CommResponse) -> Outcome:
             f"{len(body)} bytes, more than the {MAX_BODY_SIZE} that Inngest Connect "
             "can carry"
         )
-        logger.error("%s", message)
+        logs.emit(logging.ERROR, message)
         body = _error_body("output_too_large", message, "OutputTooLargeError")
         # Output won't get smaller in another attempt, but an error may be overcome.
         no_retry = no_retry or status != 500
@@ -466,16 +502,15 @@ def _failure(run: Run, error: BaseException) -> Outcome:
         error = error.error
     run.error = error
     lease = run.request.lease
-    logger.error(
-        "%s failed with %s",
-        lease.function_slug,
-        describe(error),
-        exc_info=error,
+    logs.emit(
+        logging.ERROR,
+        f"{lease.function_slug} failed with {describe(error)}",
+        error=error,
         extra={"request_id": lease.request_id, "run_id": lease.run_id},
     )
     return Outcome(
         status=500,
-        body=_error_body("unknown", str(error), type(error).__name__),
+        body=_error_body("unknown", _text(error), type(error).__name__),
         sdk_version=f"inngest-{LANGUAGE}:v{VERSION}",
     )
 
@@ -486,3 +521,10 @@ def _error_body(code: str, message: str, name: str) -> bytes:
 
 def _kind(value: object) -> str:
     return f"a {type(value).__name__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "its text could not be made"

@@ -37,6 +37,9 @@ class Host(Protocol):
     def send(self, message: FromApp) -> None:
         """Send it a message, from any thread, without blocking."""
 
+    def crash(self, error: BaseException) -> None:
+        """End it as crashed, from any thread."""
+
 
 class Supervisor:
     """Runs a runtime in a thread, and again when it crashes.
@@ -71,6 +74,10 @@ class Supervisor:
 
     def send(self, message: FromApp) -> None:
         self._host.send(message)
+
+    def crash(self, error: BaseException) -> None:
+        """End the runtime as crashed; it is started again."""
+        self._host.crash(error)
 
     def hurry(self) -> None:
         """Respawn without delay from now on, and no more than once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from .mailbox import Mailbox
 from .messages import FromApp, FromRuntime, Start
@@ -20,6 +21,7 @@ class ThreadHost:
 
     def __init__(self) -> None:
         self._mailbox: Mailbox[FromApp] | None = None
+        self._crash: Callable[[BaseException], object] = lambda _: None
 
     def run(
         self, start: Callable[[], Start], tell: Callable[[FromRuntime], None]
@@ -38,6 +40,7 @@ class ThreadHost:
         loop = asyncio.SelectorEventLoop()
         runtime = Runtime(tell)
         self._mailbox = Mailbox(loop, runtime.receive)
+        self._crash = lambda error: loop.call_soon_threadsafe(runtime.crash, error)
         try:
             loop.run_until_complete(runtime.run(start()))
         finally:
@@ -51,6 +54,10 @@ class ThreadHost:
         mailbox = self._mailbox
         if mailbox is not None:
             mailbox.post(message)
+
+    def crash(self, error: BaseException) -> None:
+        with suppress(RuntimeError):
+            self._crash(error)
 
 
 async def _cancel_rest() -> None:

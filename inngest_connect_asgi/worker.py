@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import logging.handlers
-import queue
 import threading
 import traceback
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import integrations, whereabouts
+from . import ends, integrations, logs, whereabouts
+from .attempts import Attempt, Attempts
 from .config import Settings
 from .core import SETTLED_REMEMBERED
-from .errors import StartupError
+from .errors import StartupError, describe
 from .health import Health, facts
 from .mailbox import Mailbox
 from .messages import (
     Accepted,
     Delivered,
+    Delivery,
     Drain,
     Extended,
     FromRuntime,
     Lease,
     Log,
+    Outcome,
     Ping,
     Pong,
     Request,
@@ -36,11 +38,14 @@ from .messages import (
     Starved,
     State,
     Stopped,
+    Undelivered,
+    Wanted,
     Withdrawn,
 )
 from .process import ProcessHost
 from .supervisor import Supervisor
 from .thread import ThreadHost
+from .threads import FunctionThreads
 
 __all__ = ["Worker"]
 
@@ -59,7 +64,8 @@ RUNS_PER_TURN = 4
 THREAD_NAME = "inngest-connect-function"
 """How the threads of synchronous functions are named, with a number behind."""
 
-logger = logging.getLogger("inngest_connect_asgi")
+LOG_TIMEOUT = 1.0
+"""Seconds that the last log records get to be written at shutdown."""
 
 
 class Worker:
@@ -77,20 +83,23 @@ class Worker:
         self._settings = settings
         self._health = health
         self._runners = {runner.app.name: runner for runner in settings.runners}
-        self._offered: dict[str, Request] = {}
-        self._running: dict[str, _Run] = {}
+        self._offered: dict[Delivery, Request] = {}
+        self._running: dict[Delivery, _Run] = {}
         self._waiting: deque[Request] = deque()
         """Acknowledged, and not started yet."""
         self._starting = False
         """Whether the next turn of the loop starts some of them."""
-        self._undelivered: dict[str, Result] = {}
-        self._settled: deque[str] = deque(maxlen=SETTLED_REMEMBERED)
+        self._undelivered: dict[Delivery, Result] = {}
+        self._settled: deque[Delivery] = deque(maxlen=SETTLED_REMEMBERED)
+        self._attempts = Attempts(settings.outcome_buffer_size)
         self._tasks: set[asyncio.Task[None]] = set()
         self._cancelling = False
         self._drain: Drain | None = None
         self._stopped = asyncio.Event()
         self._ready = asyncio.Event()
         """Or stopped: nobody is to wait for what can not come any more."""
+        self._logged = asyncio.Event()
+        """All that was logged for the runtime is written."""
 
     async def __aenter__(self) -> Worker:
         await self.start()
@@ -117,15 +126,18 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._mailbox = Mailbox(self._loop, self._receive)
-        self._pool = ThreadPoolExecutor(
+        self._pool: Executor = FunctionThreads(
             settings.threads, thread_name_prefix=THREAD_NAME
         )
-        self._records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-        self._listener = logging.handlers.QueueListener(self._records, _Tree())
-        self._listener.start()
+        self._log_writer = logs.Writer(self._end_log)
         host = ProcessHost() if settings.isolation == "process" else ThreadHost()
         self._supervisor = Supervisor(host, self._make_start, self._tell)
-        self._supervisor.start()
+        try:
+            self._supervisor.start()
+        except BaseException:
+            self._stopped.set()
+            await self._clean_up()
+            raise
         if settings.startup_timeout is not None:
             try:
                 await self.ready(settings.startup_timeout)
@@ -167,7 +179,8 @@ class Worker:
             patience = self._drain.timeout + STOP_GRACE
             await asyncio.wait_for(self._stopped.wait(), patience)
         except asyncio.TimeoutError:
-            logger.error("The Connect runtime did not stop in time; going on without")
+            text = "The Connect runtime did not stop in time; going on without"
+            logs.emit(logging.ERROR, text)
         finally:
             await self._clean_up()
 
@@ -182,8 +195,17 @@ class Worker:
         self._pool.shutdown(wait=False, cancel_futures=True)
         for observer in self._observers:
             observer.close()
-        # Joins a thread that may be writing a log to something slow.
-        await asyncio.to_thread(self._listener.stop)
+        # A handler may be slow, or hang.
+        self._log_writer.close()
+        try:
+            await asyncio.wait_for(self._logged.wait(), LOG_TIMEOUT)
+        except asyncio.TimeoutError:
+            logs.emit(logging.WARNING, "Some log records were not written in time")
+
+    def _end_log(self) -> None:
+        # Unless the loop is closed, which then has nobody who waits.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._logged.set)
 
     # In the runtime's thread.
 
@@ -191,8 +213,11 @@ class Worker:
         return Start(
             self._configuration,
             tuple(run.lease for run in list(self._running.values())),
-            tuple(request.lease for request in self._offered.values()),
-            tuple(self._undelivered.values()),
+            tuple(request.lease for request in list(self._offered.values())),
+            tuple(
+                Undelivered(result.lease, len(result.outcome.body))
+                for result in list(self._undelivered.values())
+            ),
             tuple(self._settled),
             self._health.state,
             self._drain,
@@ -203,21 +228,24 @@ class Worker:
         # What the next runtime has to know, should this one die, what a probe asks
         # for, and what is to be logged: none of it is to wait for the app's loop.
         if isinstance(message, Request):
-            self._offered[message.lease.request_id] = message
+            self._offered[message.lease.delivery] = message
         elif isinstance(message, Accepted):
-            request = self._offered.pop(message.request_id)
-            self._running[message.request_id] = _Run(request.lease)
+            request = self._offered.pop(message.delivery)
+            self._running[message.delivery] = _Run(request.lease)
             self._observe(message)
             self._post(request)
         elif isinstance(message, Withdrawn):
-            self._offered.pop(message.request_id, None)
+            self._offered.pop(message.delivery, None)
         elif isinstance(message, Extended):
-            run = self._running.get(message.request_id)
+            run = self._running.get(message.delivery)
             if run is not None:
                 run.lease = replace(run.lease, lease_id=message.lease_id)
         elif isinstance(message, Delivered):
-            self._undelivered.pop(message.request_id, None)
-            self._settled.append(message.request_id)
+            self._undelivered.pop(message.delivery, None)
+            self._settled.append(message.delivery)
+            self._attempts.delivered(message.delivery)
+        elif isinstance(message, Wanted):
+            self._supervisor.send(self._undelivered[message.delivery])
         elif isinstance(message, State):
             self._health.update(message)
             self._observe(message)
@@ -242,22 +270,39 @@ class Worker:
     def _log(self, message: Log) -> None:
         # Not logged here: a handler may block, and with it the heartbeats.
         if logging.getLogger(message.name).isEnabledFor(message.level):
-            self._records.put(_record(message))
+            self._log_writer.put(
+                logs.record(
+                    message.level,
+                    message.message,
+                    extra=message.extra,
+                    name=message.name,
+                    at=message.at,
+                )
+            )
 
     def _log_stall(self, message: Stalled) -> None:
-        what = whereabouts.of_event_loop(self._thread_id, THREAD_NAME)
+        try:
+            what = whereabouts.of_event_loop(self._thread_id, THREAD_NAME)
+        except Exception as error:
+            # It reads the frames of threads that go on.
+            what = f"where it is could not be seen: {describe(error)}"
         text = f"The app's event loop has not answered for {message.lag:.1f} s; {what}"
         self._log(Log(logging.WARNING, text))
 
     def _log_starvation(self, message: Starved) -> None:
-        text = f"The Connect runtime got no time to run for {message.lag:.1f} s"
+        text = (
+            f"The Connect runtime got no time to run for {message.lag:.1f} s, and sent "
+            "no heartbeats: "
+        )
         if self._settings.isolation == "thread":
+            # From in here they look the same.
             text += (
-                ", and sent no heartbeats: native code held the interpreter's lock. "
-                'isolation="process" keeps the connection out of its reach'
+                "native code held the interpreter's lock, or the process was "
+                'suspended, or the machine is overloaded. isolation="process" keeps '
+                "the connection out of reach of the first"
             )
         else:
-            text += ": the machine is overloaded, or was suspended"
+            text += "the machine is overloaded, or was suspended"
         self._log(Log(logging.WARNING, text))
 
     def _observe(self, message: object) -> None:
@@ -274,9 +319,15 @@ class Worker:
 
     def _receive(self, messages: list[FromRuntime]) -> None:
         for message in messages:
-            self._handle(message)
+            try:
+                self._handle(message)
+            except BaseException as error:
+                if isinstance(message, Request):
+                    self._fail(message, None, error)
+                else:
+                    self._unforeseen(error)
         if not self._starting:
-            self._start_runs()
+            self._go_on()
 
     def _handle(self, message: FromRuntime) -> None:
         if isinstance(message, Request):
@@ -291,44 +342,111 @@ class Worker:
             # Whoever waits for a connection waits in vain.
             self._ready.set()
 
+    def _unforeseen(self, error: BaseException) -> None:
+        """Begin again with what is known here, rather than go on with half of it."""
+        text = f"The Connect worker failed: {describe(error)}"
+        logs.emit(logging.ERROR, text, error=error)
+        self._supervisor.crash(error)
+
+    def _go_on(self) -> None:
+        self._starting = False
+        try:
+            self._start_runs()
+        except BaseException as error:
+            # What waits is looked at again with the next message.
+            self._unforeseen(error)
+
     def _start_runs(self) -> None:
         """Start what waits, as far as it may run, and no more in one turn."""
-        self._starting = False
         limit = self._settings.max_worker_concurrency
         for _ in range(RUNS_PER_TURN):
             if not self._waiting or (limit is not None and len(self._tasks) >= limit):
                 return
             request = self._waiting.popleft()
-            name = request.lease.function_slug
-            task = self._loop.create_task(self._run(request), name=name)
-            self._tasks.add(task)
-            task.add_done_callback(self._end_run)
+            try:
+                self._start_run(request)
+            except BaseException as error:
+                self._fail(request, None, error)
         if self._waiting:
             self._starting = True
-            self._loop.call_soon(self._start_runs)
+            self._loop.call_soon(self._go_on)
 
-    def _end_run(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._waiting and not self._starting:
-            self._start_runs()
+    def _start_run(self, request: Request) -> None:
+        """Start a run, unless the same attempt runs here, or has."""
+        attempt = self._runners[request.app_name].attempt(request)
+        if attempt is not None:
+            outcome = self._attempts.outcome(attempt)
+            if outcome is not None:
+                self._answer(request, attempt, outcome, repeated=True)
+                return
+            if not self._attempts.begin(attempt, request):
+                return
 
-    async def _run(self, request: Request) -> None:
+        def ended(error: BaseException | None) -> None:
+            self._tasks.discard(task)
+            self._end_run(request, attempt, error)
+
+        name = request.lease.function_slug
+        task = ends.spawn(self._run(request, attempt), ended, name=name)
+        self._tasks.add(task)
+
+    async def _run(self, request: Request, attempt: Attempt | None) -> None:
         runner = self._runners[request.app_name]
-        request_id = request.lease.request_id
         try:
-            try:
-                outcome = await runner.run(request, self._pool, self._surroundings)
-            except asyncio.CancelledError as error:
-                if self._cancelling:
-                    raise
-                outcome = runner.cancelled(request, error)
-            # In this order: a new runtime must find it among these or those.
-            result = Result(self._running[request_id].lease, outcome)
-            self._undelivered[request_id] = result
-        finally:
-            del self._running[request_id]
+            outcome = await runner.run(request, self._pool, self._surroundings)
+        except asyncio.CancelledError as error:
+            if self._cancelling:
+                raise
+            outcome = runner.cancelled(request, error)
+        self._finish(request, attempt, outcome)
+
+    def _end_run(
+        self, request: Request, attempt: Attempt | None, error: BaseException | None
+    ) -> None:
+        if error is not None and not self._cancelling:
+            self._fail(request, attempt, error)
+        if self._waiting and not self._starting:
+            self._go_on()
+
+    def _fail(
+        self, request: Request, attempt: Attempt | None, error: BaseException
+    ) -> None:
+        """Whatever was raised, and wherever: the server gets an answer."""
+        outcome = self._runners[request.app_name].failed(request, error)
+        self._finish(request, attempt, outcome)
+
+    def _finish(
+        self, request: Request, attempt: Attempt | None, outcome: Outcome
+    ) -> None:
+        self._answer(request, attempt, outcome, repeated=False)
+        if attempt is not None:
+            for waiting in self._attempts.end(attempt):
+                self._answer(waiting, attempt, outcome, repeated=True)
+
+    def _answer(
+        self,
+        request: Request,
+        attempt: Attempt | None,
+        outcome: Outcome,
+        *,
+        repeated: bool,
+    ) -> None:
+        delivery = request.lease.delivery
+        run = self._running.get(delivery)
+        if run is None:
+            # It was answered, and what was raised came later.
+            return
+        result = Result(run.lease, outcome, repeated)
+        if attempt is not None:
+            self._attempts.answered(attempt, outcome, delivery)
+        # In this order: a new runtime must find it among these or those.
+        self._undelivered[delivery] = result
+        del self._running[delivery]
         self._observe(result)
-        self._supervisor.send(result)
+        try:
+            self._supervisor.send(result)
+        except BaseException as error:
+            self._unforeseen(error)
 
 
 @dataclass
@@ -336,32 +454,3 @@ class _Run:
     """A request that the app runs, under the newest lease id."""
 
     lease: Lease
-
-
-class _Tree(logging.Handler):
-    """Hands each record to its own logger, in the listener's thread."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            logging.getLogger(record.name).handle(record)
-        except Exception:
-            # A filter's. It would end the thread, and with it all logging from here.
-            self.handleError(record)
-
-
-def _record(message: Log) -> logging.LogRecord:
-    record = logger.makeRecord(
-        message.name,
-        message.level,
-        __file__,
-        0,
-        message.message,
-        (),
-        None,
-        extra=message.extra,
-    )
-    # A process that is kept from its pipe gets to read it late.
-    record.relativeCreated += (message.at - record.created) * 1000
-    record.created = message.at
-    record.msecs = message.at % 1 * 1000
-    return record

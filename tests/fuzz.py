@@ -31,7 +31,7 @@ from typing import Any
 import inngest
 
 from inngest_connect_asgi import frames, page, pipe
-from inngest_connect_asgi.actions import Send
+from inngest_connect_asgi.actions import Send, SendReply
 from inngest_connect_asgi.durations import parse_duration
 from inngest_connect_asgi.gateway_socket import GatewaySocket
 from inngest_connect_asgi.health import Health
@@ -349,7 +349,10 @@ class _Listener:
     def received(self, link: int, messages: Sequence[bytes | str]) -> None:
         pass
 
-    def sent(self, frames: Sequence[Send]) -> None:
+    def wants(self, frame: Send | SendReply) -> bool:
+        return True
+
+    def sent(self, frames: Sequence[Send | SendReply]) -> None:
         pass
 
     def lost(self, link: int, reason: str) -> None:

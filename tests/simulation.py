@@ -14,6 +14,7 @@ from inngest_connect_asgi.actions import (
     Flush,
     Open,
     Send,
+    SendReply,
     StartLink,
     Tell,
 )
@@ -23,6 +24,7 @@ from inngest_connect_asgi.messages import (
     App,
     Configuration,
     Delivered,
+    Delivery,
     Extended,
     FromRuntime,
     Lease,
@@ -32,6 +34,8 @@ from inngest_connect_asgi.messages import (
     Request,
     Result,
     State,
+    Undelivered,
+    Wanted,
     Withdrawn,
 )
 from inngest_connect_asgi.wire import connect_pb2 as wire
@@ -83,7 +87,7 @@ class Simulation:
         requests: Sequence[Lease] = (),
         offered: Sequence[Lease] = (),
         results: Sequence[Result] = (),
-        settled: Sequence[str] = (),
+        settled: Sequence[Delivery] = (),
         state: State | None = None,
         **options: object,
     ) -> None:
@@ -91,50 +95,78 @@ class Simulation:
         self.core = Core(configuration(**options), rng=random.Random(1))
         self.starts: dict[int, StartLink] = {}
         self.opening: dict[int, Open] = {}
-        self.queued: dict[int, list[Send]] = {}
+        self.queued: dict[int, list[Send | SendReply]] = {}
         self.closing: dict[int, Close] = {}
         self.flushes: dict[str, Flush] = {}
         self.wire: list[tuple[int, wire.ConnectMessage]] = []
         self.told: list[FromRuntime] = []
-        self.offered = {lease.request_id for lease in offered}
+        self.offered = {lease.delivery for lease in offered}
         self.requested: Counter[str] = Counter()
+        self.running = {lease.delivery: lease for lease in requests}
+        """Of the requests that the app has, the newest by their id."""
+        self.results = {result.lease.delivery: result for result in results}
+        """What the app keeps until it is delivered."""
         self.pings: list[int] = []
+        self.wanted: list[Delivery] = []
         self.finished = 0
-        self.do(self.core.start(self.now, requests, offered, results, settled, state))
+        undelivered = [
+            Undelivered(result.lease, len(result.outcome.body)) for result in results
+        ]
+        start = self.core.start(
+            self.now, requests, offered, undelivered, settled, state
+        )
+        self.do(start)
 
     def do(self, actions: list[Action]) -> None:
+        self.carry_out(actions)
+        # The app has what it is asked for, and sends it.
+        while self.wanted:
+            result = self.results[self.wanted.pop(0)]
+            self.carry_out(self.core.result(result, self.now))
+
+    def carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             assert not self.finished, f"after the end: {action}"
             if isinstance(action, StartLink):
                 self.starts[action.link] = action
             elif isinstance(action, Open):
                 self.opening[action.link] = action
-            elif isinstance(action, Send):
+            elif isinstance(action, Send | SendReply):
                 self.queued[action.link].append(action)
             elif isinstance(action, Close):
                 self.closing[action.link] = action
             elif isinstance(action, Abort):
                 self.forget(action.link)
             elif isinstance(action, Flush):
-                assert action.request_id not in self.flushes
-                self.flushes[action.request_id] = action
+                request_id = action.delivery.request_id
+                assert request_id not in self.flushes
+                self.flushes[request_id] = action
             elif isinstance(action, Finish):
                 self.finished += 1
             elif isinstance(action, Tell):
                 self.told.append(action.message)
-                if isinstance(action.message, Request):
-                    assert action.message.lease.request_id not in self.offered
-                    self.offered.add(action.message.lease.request_id)
-                elif isinstance(action.message, Accepted):
-                    self.offered.remove(action.message.request_id)
-                    self.requested[action.message.request_id] += 1
-                elif isinstance(action.message, Extended):
-                    # Of what the app does not run yet it would not keep the id.
-                    assert action.message.request_id not in self.offered
-                elif isinstance(action.message, Withdrawn):
-                    self.offered.remove(action.message.request_id)
-                elif isinstance(action.message, Ping):
-                    self.pings.append(action.message.number)
+                self.tell(action.message)
+
+    def tell(self, message: FromRuntime) -> None:
+        """What an app does at once."""
+        if isinstance(message, Request):
+            assert message.lease.delivery not in self.offered
+            self.offered.add(message.lease.delivery)
+            self.running[message.lease.delivery] = message.lease
+        elif isinstance(message, Accepted):
+            self.offered.remove(message.delivery)
+            self.requested[message.delivery.request_id] += 1
+        elif isinstance(message, Extended):
+            # Of what the app does not run yet it would not keep the id.
+            assert message.delivery not in self.offered
+        elif isinstance(message, Withdrawn):
+            self.offered.remove(message.delivery)
+        elif isinstance(message, Delivered):
+            self.results.pop(message.delivery, None)
+        elif isinstance(message, Wanted):
+            self.wanted.append(message.delivery)
+        elif isinstance(message, Ping):
+            self.pings.append(message.number)
 
     def forget(self, link: int) -> None:
         for each in (self.starts, self.opening, self.queued, self.closing):
@@ -152,7 +184,7 @@ class Simulation:
 
     @property
     def delivered(self) -> list[str]:
-        return [m.request_id for m in self.told if isinstance(m, Delivered)]
+        return [m.delivery.request_id for m in self.told if isinstance(m, Delivered)]
 
     def sent(self, kind: wire.Kind.ValueType) -> list[bytes]:
         """The payloads of the frames of one kind on the wire."""
@@ -225,8 +257,10 @@ class Simulation:
         """Put on the wire what is queued for a link."""
         while queued := self.queued.get(link):
             send = queued.pop(0)
+            if isinstance(send, Send) and not self.core.wants(send):
+                continue
             self.wire.append((link, wire.ConnectMessage.FromString(send.data)))
-            if send.request_id is not None:
+            if send.delivery is not None:
                 self.do(self.core.sent(send, self.now))
 
     def request(
@@ -245,8 +279,14 @@ class Simulation:
         )
         self.receive(link, wire.GATEWAY_EXECUTOR_REQUEST, data.SerializeToString())
 
-    def result(self, request_id: str, outcome: Outcome = DONE) -> None:
-        self.do(self.core.result(Result(lease(request_id), outcome), self.now))
+    def result(
+        self, request_id: str, outcome: Outcome = DONE, *, lease_id: str = "lease-0"
+    ) -> None:
+        """The function ends that runs for a request, as it came with a lease."""
+        delivery = Delivery(request_id, lease_id)
+        ended = self.running.get(delivery, lease(request_id, lease_id))
+        result = self.results[delivery] = Result(ended, outcome)
+        self.do(self.core.result(result, self.now))
 
     def ack(self, link: int, request_id: str) -> None:
         data = wire.WorkerReplyAckData(request_id=request_id)
@@ -266,10 +306,10 @@ class Simulation:
     def flush_answer(
         self, request_id: str, status: int = 200, body: bytes | None = None
     ) -> None:
-        del self.flushes[request_id]
+        delivery = self.flushes.pop(request_id).delivery
         if body is None:
             body = wire.FlushResponse(request_id=request_id).SerializeToString()
-        self.do(self.core.flush_answered(request_id, status, body, self.now))
+        self.do(self.core.flush_answered(delivery, status, body, self.now))
 
     def pong(self) -> None:
         """Answer every ping, as an app that is not busy does."""

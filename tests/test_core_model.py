@@ -51,7 +51,7 @@ class Worker(RuleBasedStateMachine):
             signing_key=keys[0],
             signing_key_fallback=keys[1],
         )
-        self.inherited = set(self.sim.offered)
+        self.inherited = {each.request_id for each in self.sim.offered}
         self.steps = 0
         self.replied: set[str] = set()
         self.given: set[str] = set()
@@ -297,8 +297,8 @@ class Worker(RuleBasedStateMachine):
             while sim.flushes:
                 self.flush_is_answered(200)
             for link in self.links():
-                for request_id in list(sim.core._unconfirmed):
-                    sim.extended(link, request_id, "lease-9")
+                for delivery in list(sim.core._unconfirmed):
+                    sim.extended(link, delivery.request_id, "lease-9")
             for link in list(sim.closing):
                 sim.lose(link)
             for request_id in self.running():

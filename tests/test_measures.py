@@ -106,7 +106,7 @@ def test_a_loop_that_has_not_answered_yet_is_late() -> None:
 )
 def test_a_request_is_counted_by_its_outcome(outcome: Outcome, word: str) -> None:
     feed, notebook = make_feed()
-    feed.observe(Accepted("r"))
+    feed.observe(Accepted(REQUEST.lease.delivery))
     feed.observe(Result(REQUEST.lease, outcome))
     # Taken over from a runtime that crashed: nobody knows when it began.
     feed.observe(Result(REQUEST.lease, outcome))

@@ -22,7 +22,17 @@ import trustme
 from inngest_connect_asgi import connect_worker, gateway_socket, link, runtime
 from inngest_connect_asgi.core import Core
 from inngest_connect_asgi.gateway_socket import MAX_MESSAGE_SIZE
-from inngest_connect_asgi.messages import Drain, FromRuntime, Log, Result, Start, State
+from inngest_connect_asgi.messages import (
+    Drain,
+    FromRuntime,
+    Log,
+    Outcome,
+    Result,
+    Start,
+    State,
+    Undelivered,
+    Wanted,
+)
 from inngest_connect_asgi.runtime import Runtime
 from inngest_connect_asgi.sdk import hash_signing_key
 from inngest_connect_asgi.testing import LocalGateway
@@ -158,8 +168,21 @@ class Shell:
 
     def __init__(self, origin: str, results: tuple[Result, ...] = ()) -> None:
         self.told: list[FromRuntime] = []
-        self._start = Start(configuration(api_origin=origin), results=results)
-        self._runtime = Runtime(self.told.append)
+        self._results = {result.lease.delivery: result for result in results}
+        self._start = Start(
+            configuration(api_origin=origin),
+            undelivered=tuple(
+                Undelivered(result.lease, len(result.outcome.body))
+                for result in results
+            ),
+        )
+        self._runtime = Runtime(self._tell)
+
+    def _tell(self, message: FromRuntime) -> None:
+        self.told.append(message)
+        if isinstance(message, Wanted):
+            result = self._results[message.delivery]
+            asyncio.get_running_loop().call_soon(self._runtime.receive, [result])
 
     async def __aenter__(self) -> Shell:
         self._task = asyncio.ensure_future(self._runtime.run(self._start))
@@ -451,6 +474,7 @@ def test_no_secret_is_logged_in_a_whole_life(
             await off_loop(cloud.wait_for_worker)
             await off_loop(cloud.request("app-noop").wait_for_reply)
             held = cloud.request("app-hold")
+            await off_loop(held.wait_for_ack)
             await off_loop(cloud.drain)
             await off_loop(cloud.wait_until, lambda: len(cloud.connections) == 2)
             await off_loop(cloud.wait_for_worker)
@@ -500,7 +524,7 @@ def test_a_secret_that_was_logged_would_be_found() -> None:
 
 
 def test_no_repr_shows_a_secret() -> None:
-    from inngest_connect_asgi.actions import Flush, Send, StartLink
+    from inngest_connect_asgi.actions import Flush, Send, SendReply, StartLink
     from inngest_connect_asgi.config import settings
 
     client = production("https://api.test")
@@ -518,6 +542,7 @@ def test_no_repr_shows_a_secret() -> None:
         wedge_timeout=None,
         probe=None,
         reply_buffer_size=2**24,
+        outcome_buffer_size=2**24,
         health_path=None,
         health_details=True,
     )
@@ -531,7 +556,8 @@ def test_no_repr_shows_a_secret() -> None:
         made,
         Start(made, environ={"HTTPS_PROXY": f"http://me:{key}@proxy"}),
         StartLink(1, b"", key),
-        Flush("r", key.encode(), key),
+        Flush(Result(lease("r"), Outcome(200, key.encode())), key),
+        SendReply(1, Result(lease("r"), Outcome(200, key.encode()))),
         Send(1, start.SerializeToString()),
         Core(made),
         link.Link(1, 0.0),

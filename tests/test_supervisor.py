@@ -37,6 +37,8 @@ class FakeHost:
 
     def send(self, message: FromApp) -> None: ...
 
+    def crash(self, error: BaseException) -> None: ...
+
 
 def crash(tell: Callable[[FromRuntime], None]) -> None:
     raise RuntimeError("boom")

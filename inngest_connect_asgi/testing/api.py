@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime, timezone
 
 from google.protobuf.message import DecodeError, Message
 from starlette.applications import Starlette
@@ -19,13 +20,18 @@ from starlette.routing import Route
 from ..embedded import EmbeddedServer
 from ..wire import connect_pb2
 from . import ulid
+from .calls import ENV_ID, identify
 from .executor import Executor
 from .faults import Answer, Faults
 from .log import Log, Seen
 from .router import Router
+from .runs import Run, size
 from .sockets import Sockets
 
 __all__ = ["API"]
+
+MAX_EVENT_SIZE = 3 * 1024 * 1024
+"""Bytes (``AbsoluteMaxEventSize`` in pkg/consts/consts.go)."""
 
 GROUPS = ("local-1", "local-2")
 """Gateway groups; one gateway stands for both."""
@@ -64,6 +70,8 @@ class API:
                 Route("/v0/runs/{run_id}/batch", self._batch),
                 Route("/v0/runs/{run_id}/actions", self._actions),
                 Route("/e/{key}", self._events, methods=["POST"]),
+                Route("/v1/events/{event_id}/runs", self._event_runs),
+                Route("/v1/runs/{run_id}", self._run, methods=["GET", "DELETE"]),
             ]
         )
         self._server = EmbeddedServer(app)
@@ -162,6 +170,8 @@ class API:
         try:
             body = json.loads(await request.body())
             events = body if isinstance(body, list) else [body]
+            if any(size(event) > MAX_EVENT_SIZE for event in events):
+                return JSONResponse({"error": "event too large", "status": 400}, 400)
             ids = [self.executor.receive(event) for event in events]
         except (ValueError, TypeError, AttributeError, KeyError):
             return JSONResponse({"error": "not an event", "status": 400}, 400)
@@ -169,15 +179,62 @@ class API:
 
     async def _batch(self, request: Request) -> Response:
         run = self.executor.find(request.path_params["run_id"])
-        if run is None:
-            return _error(404, "run not found")
-        return JSONResponse(run.events)
+        return _gone() if run is None or run.ended_at else JSONResponse(run.events)
 
     async def _actions(self, request: Request) -> Response:
         run = self.executor.find(request.path_params["run_id"])
+        return _gone() if run is None or run.ended_at else JSONResponse(run.memos)
+
+    # For people: what became of an event, or of a run
+
+    async def _event_runs(self, request: Request) -> Response:
+        event_id = request.path_params["event_id"]
+        if not ulid.valid(event_id):
+            return _error(400, f"Invalid event ID: {event_id}")
+        return _data([run for run in self.executor.runs if run.event["id"] == event_id])
+
+    async def _run(self, request: Request) -> Response:
+        run_id = request.path_params["run_id"]
+        if not ulid.valid(run_id):
+            return _error(400, f"Invalid run ID: {run_id}")
+        run = self.executor.find(run_id)
         if run is None:
-            return _error(404, "run not found")
-        return JSONResponse(run.memos)
+            return _error(500, f"Unable to load function run: {run_id}")
+        if request.method == "DELETE":
+            self.executor.cancel(run)
+            return Response()
+        return _data(run)
+
+
+def _data(found: Run | list[Run]) -> Response:
+    data = list(map(_describe, found)) if isinstance(found, list) else _describe(found)
+    return JSONResponse({"data": data, "metadata": {"fetched_at": _date(time.time())}})
+
+
+def _describe(run: Run) -> dict[str, object]:
+    """A run as the server tells of it (pkg/cqrs/function_runs.go)."""
+    told = {
+        "run_id": run.id,
+        "run_started_at": _date(run.started_at),
+        "function_id": identify(run.function.id),
+        "function_version": 1,
+        "environment_id": ENV_ID,
+        "event_id": run.event["id"],
+        "status": run.status.capitalize(),
+        "ended_at": _date(run.ended_at) if run.ended_at else None,
+    }
+    if run.status == "completed":
+        told["output"] = run.output
+    elif run.status == "failed":
+        told["output"] = run.error
+    elif run.status == "cancelled":
+        told["output"] = {}
+    return told
+
+
+def _date(moment: float) -> str:
+    date = datetime.fromtimestamp(moment, timezone.utc)
+    return date.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 async def _misbehave(fault: int | str) -> Response:
@@ -193,6 +250,11 @@ async def _misbehave(fault: int | str) -> Response:
 
 def _protobuf(message: Message) -> Response:
     return Response(message.SerializeToString(), media_type="application/octet-stream")
+
+
+def _gone() -> Response:
+    """What is answered of a run whose state there is no more (pkg/coreapi)."""
+    return _error(410, "runtime state is no longer available")
 
 
 def _error(status: int, message: str) -> Response:

@@ -32,6 +32,7 @@ __all__ = ["LocalGateway", "call_request"]
 T = TypeVar("T")
 
 START_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 5.0
 
 
 class LocalGateway:
@@ -381,6 +382,14 @@ class LocalGateway:
                     f"{self.origin}?\n{error}"
                 ) from None
             yield
+        # The app's side is over; see this one's end as well.
+        with contextlib.suppress(TimeoutError):
+            self.wait_until(
+                lambda: all(
+                    each.phase == "closed" for each in self.connections[before:]
+                ),
+                CLOSE_TIMEOUT,
+            )
 
     def request(
         self,

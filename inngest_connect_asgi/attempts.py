@@ -1,0 +1,110 @@
+"""The attempts of jobs that run here, and how those ended that did.
+
+A server whose executor died sends the same attempt of a job again, under a new
+request id (``pkg/execution/driver/request.go``), and has no answer to the first. It
+is not run again: it gets the same outcome.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+from .messages import Delivery, Outcome, Request
+
+__all__ = ["Attempt", "Attempts"]
+
+OVERHEAD = 1024
+"""Bytes that an outcome takes besides its body, so that small ones are bounded too."""
+
+
+class Attempt(NamedTuple):
+    """What makes two requests the same attempt: a retry has another number."""
+
+    function: str
+    run_id: str
+    job_id: str
+    number: int
+    step_id: str
+    state: bytes
+    """A digest of what is memoized."""
+
+
+class Attempts:
+    """Of every attempt one run, and its outcome for a while.
+
+    May be called from any thread.
+
+    Args:
+        capacity: Bytes of outcomes to remember once they are delivered; the oldest
+            goes first.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._size = 0
+        self._joined: dict[Attempt, list[Request]] = {}
+        """Requests that wait for the run of an attempt."""
+        self._undelivered: dict[Attempt, tuple[Outcome, set[Delivery]]] = {}
+        self._attempts: dict[Delivery, Attempt] = {}
+        """Of the undelivered."""
+        self._delivered: OrderedDict[Attempt, Outcome] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def outcome(self, attempt: Attempt) -> Outcome | None:
+        """How an attempt ended, if that is remembered."""
+        with self._lock:
+            undelivered = self._undelivered.get(attempt)
+            if undelivered is not None:
+                return undelivered[0]
+            return self._delivered.get(attempt)
+
+    def begin(self, attempt: Attempt, request: Request) -> bool:
+        """Begin a run; returns ``False``, and has the request wait, if one is begun."""
+        with self._lock:
+            if attempt in self._joined:
+                self._joined[attempt].append(request)
+                return False
+            self._joined[attempt] = []
+            return True
+
+    def end(self, attempt: Attempt) -> list[Request]:
+        """End a run; returns the requests that have waited for it."""
+        with self._lock:
+            return self._joined.pop(attempt, [])
+
+    def answered(self, attempt: Attempt, outcome: Outcome, delivery: Delivery) -> None:
+        """A request got the outcome of an attempt: keep it until that is delivered."""
+        with self._lock:
+            kept = self._undelivered.get(attempt)
+            if kept is None:
+                kept = self._undelivered[attempt] = outcome, set()
+                self._forget(attempt)
+            kept[1].add(delivery)
+            self._attempts[delivery] = attempt
+
+    def delivered(self, delivery: Delivery) -> None:
+        """The server has an outcome, or never will."""
+        with self._lock:
+            attempt = self._attempts.pop(delivery, None)
+            if attempt is None:
+                return
+            outcome, deliveries = self._undelivered[attempt]
+            deliveries.discard(delivery)
+            if deliveries:
+                return
+            del self._undelivered[attempt]
+            self._delivered[attempt] = outcome
+            self._size += _size(outcome)
+            while self._size > self._capacity:
+                self._forget(next(iter(self._delivered)))
+
+    def _forget(self, attempt: Attempt) -> None:
+        outcome = self._delivered.pop(attempt, None)
+        if outcome is not None:
+            self._size -= _size(outcome)
+
+
+def _size(outcome: Outcome) -> int:
+    return OVERHEAD + len(outcome.body)

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+import ssl
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import trustme
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.server import ServerConnection, serve
+
+from inngest_connect_asgi.actions import Send, SendReply
+from inngest_connect_asgi.gateway_socket import SUBPROTOCOL, GatewaySocket
+from inngest_connect_asgi.messages import Outcome, Result
+
+from .harness import run, until
+from .simulation import lease
+
+REPLY_SIZE = 4 * 1024 * 1024
+HEARTBEAT = b"heartbeat"
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.messages: list[bytes | str] = []
+        self.written: list[Send | SendReply] = []
+        self.losses: list[str] = []
+        self.wanted = True
+
+    def opened(self, link: int) -> None:
+        self.open.set()
+
+    def received(self, link: int, messages: Sequence[bytes | str]) -> None:
+        self.messages += messages
+
+    def wants(self, frame: Send | SendReply) -> bool:
+        return self.wanted
+
+    def sent(self, frames: Sequence[Send | SendReply]) -> None:
+        self.written += frames
+
+    def lost(self, link: int, reason: str) -> None:
+        self.losses.append(reason)
+        self.gone.set()
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[tuple[str, asyncio.Queue[ServerConnection]]]:
+    """A server that reads nothing by itself; yields its URL and its connections."""
+    connections: asyncio.Queue[ServerConnection] = asyncio.Queue()
+
+    async def handle(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        connections.put_nowait(connection)
+        await connection.wait_closed()
+
+    async with serve(
+        handle,
+        "127.0.0.1",
+        0,
+        subprotocols=[SUBPROTOCOL],
+        ssl=tls,
+        max_size=2 * REPLY_SIZE,
+        max_queue=1000,
+        compression=None,
+        close_timeout=0.1,
+    ) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"{'wss' if tls else 'ws'}://127.0.0.1:{port}", connections
+
+
+def reply(number: int, size: int = REPLY_SIZE) -> SendReply:
+    return SendReply(1, Result(lease(f"r{number}"), Outcome(200, b"x" * size)))
+
+
+@pytest.fixture
+def tls(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+def test_a_heartbeat_is_not_behind_the_replies_that_wait(
+    secure: bool, request: pytest.FixtureRequest
+) -> None:
+    context = request.getfixturevalue("tls") if secure else None
+
+    async def main() -> None:
+        listener = Listener()
+        async with gateway(context) as (url, connections):
+            socket = GatewaySocket(1, url, listener)
+            await listener.open.wait()
+            connection = await connections.get()
+            for number in range(20):
+                socket.send(reply(number))
+            listener.sent(socket.write())
+            # The other end takes nothing: what does not fit its buffers waits here.
+            await until(lambda: socket._paused)
+            assert socket._connection is not None
+            waiting = socket._connection.transport.get_write_buffer_size()
+            assert waiting <= REPLY_SIZE + 64 * 1024
+            assert len(socket._bulk) >= 15
+            before = len(listener.written)
+            socket.send(Send(1, HEARTBEAT))
+            listener.sent(socket.write())
+            connection.transport.resume_reading()
+            received = [await connection.recv() for _ in range(before + 1)]
+            assert received[-1] == HEARTBEAT
+            for _ in range(20 - before):
+                await connection.recv()
+            await asyncio.wait([socket.abort()])
+
+    run(main)
+
+
+def test_an_acknowledgement_that_nobody_wants_any_more_is_not_written() -> None:
+    async def main() -> None:
+        listener = Listener()
+        async with gateway() as (url, connections):
+            socket = GatewaySocket(1, url, listener)
+            await listener.open.wait()
+            connection = await connections.get()
+            connection.transport.resume_reading()
+            socket.send(Send(1, b"acknowledgement", lease("r").delivery))
+            listener.wanted = False
+            assert not socket.write()
+            listener.wanted = True
+            socket.send(Send(1, HEARTBEAT))
+            socket.write()
+            assert await connection.recv() == HEARTBEAT
+            await asyncio.wait([socket.abort()])
+
+    run(main)
+
+
+def test_a_gateway_that_says_nothing_more_is_lost_at_once() -> None:
+    async def main() -> None:
+        listener = Listener()
+        async with gateway() as (url, connections):
+            socket = GatewaySocket(1, url, listener)
+            await listener.open.wait()
+            connection = await connections.get()
+            for number in range(3):
+                socket.send(reply(number))
+            listener.sent(socket.write())
+            await until(lambda: socket._paused)
+            # Its half is closed while ours has a reply to write, which it still takes.
+            connection.transport.write_eof()
+            connection.transport.resume_reading()
+            await asyncio.wait_for(listener.gone.wait(), 10)
+            assert listener.losses == ["the gateway ended the connection"]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    ["data_received", "eof_received", "pause_writing", "close"],
+)
+def test_whatever_is_raised_a_socket_is_lost_and_says_so(
+    callback: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        listener = Listener()
+        async with gateway() as (url, connections):
+            socket = GatewaySocket(1, url, listener)
+            await listener.open.wait()
+            connection = await connections.get()
+
+            def broken(*args: object) -> None:
+                raise RuntimeError("boom")
+
+            monkeypatch.setattr(ClientConnection, callback, broken)
+            if callback == "data_received":
+                await connection.send(b"x")
+            elif callback == "eof_received":
+                connection.transport.write_eof()
+            elif callback == "pause_writing":
+                for number in range(5):
+                    socket.send(reply(number))
+                socket.write()
+            else:
+                socket.close("WORKER_SHUTDOWN")
+                socket.write()
+            await asyncio.wait_for(listener.gone.wait(), 10)
+            assert listener.losses == ["the connection broke: RuntimeError: boom"]
+            connection.transport.abort()
+
+    run(main)
+
+
+def test_what_breaks_while_it_is_opened_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        def broken(*args: object) -> None:
+            raise RuntimeError("boom")
+
+        monkeypatch.setattr(ClientConnection, "data_received", broken)
+        listener = Listener()
+        async with gateway() as (url, connections):
+            GatewaySocket(1, url, listener)
+            await asyncio.wait_for(listener.gone.wait(), 10)
+            assert listener.losses == ["the connection broke: RuntimeError: boom"]
+
+    run(main)
+
+
+def test_the_words_of_a_close_frame_are_quoted_unless_they_are_the_protocols() -> None:
+    async def main() -> None:
+        for reason, shown in (
+            ("connect_internal_error", "connect_internal_error"),
+            ("\x1b[2J owned\n", "'\\x1b[2J owned\\n'"),
+        ):
+            listener = Listener()
+            async with gateway() as (url, connections):
+                GatewaySocket(1, url, listener)
+                await listener.open.wait()
+                connection = await connections.get()
+                connection.transport.resume_reading()
+                await connection.close(1011, reason)
+                await asyncio.wait_for(listener.gone.wait(), 10)
+                assert listener.losses == [shown]
+
+    run(main)

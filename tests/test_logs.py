@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from inngest_connect_asgi import logs
+
+
+@pytest.fixture(autouse=True)
+def factory() -> Iterator[None]:
+    before = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(before)
+
+
+class Broken(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("no space left on device")
+
+
+class BrokenFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise KeyError("tenant")
+
+
+def test_an_attribute_that_the_apps_factory_sets_is_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = plain(*args, **kwargs)
+        record.request_id = "-"
+        return record
+
+    logging.setLogRecordFactory(factory)
+    error = ValueError("x")
+    logs.emit(logging.ERROR, "told", error=error, extra={"request_id": "r"})
+    (record,) = caplog.records
+    assert (record.getMessage(), record.request_id) == ("told", "r")  # type: ignore[attr-defined]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+def raising(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    raise RuntimeError("no context")
+
+
+def nothing(*args: Any, **kwargs: Any) -> Any:
+    return None
+
+
+@pytest.mark.parametrize("factory", [raising, nothing, lambda: None])
+def test_a_factory_that_fails_is_done_without(
+    factory: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.setLogRecordFactory(factory)
+    logs.emit(logging.ERROR, "told %s", extra={"run_id": "r", "message": "not this"})
+    (record,) = caplog.records
+    assert record.getMessage() == "told %s"
+
+
+@pytest.mark.parametrize("broken", ["handler", "filter", "level"])
+def test_whoever_logs_does_not_suffer_for_it(
+    broken: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger(logs.LOGGER)
+    handler, filter_ = Broken(), BrokenFilter()
+    if broken == "handler":
+        logger.addHandler(handler)
+    elif broken == "filter":
+        logger.addFilter(filter_)
+    else:
+        monkeypatch.setattr(logging.Logger, "isEnabledFor", raising)
+    try:
+        logs.emit(logging.ERROR, "told")
+    finally:
+        logger.removeHandler(handler)
+        logger.removeFilter(filter_)
+    monkeypatch.undo()
+    assert "Logging error" in capsys.readouterr().err
+
+
+def test_a_record_has_the_time_at_which_it_was_made() -> None:
+    record = logs.record(logging.INFO, "told", at=1_000_000.25)
+    assert (record.created, round(record.msecs)) == (1_000_000.25, 250)
+
+
+def test_records_are_written_behind_a_handler_that_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ended = threading.Event()
+    writer = logs.Writer(ended.set)
+    filter_ = BrokenFilter()
+    logger = logging.getLogger(logs.LOGGER)
+    logger.addFilter(filter_)
+    writer.put(logs.record(logging.ERROR, "lost"))
+    writer.put(logs.record(logging.ERROR, "told", name="asyncio"))
+    writer.close()
+    assert ended.wait(10)
+    logger.removeFilter(filter_)
+    assert [record.getMessage() for record in caplog.records] == ["told"]
