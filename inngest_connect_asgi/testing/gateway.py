@@ -25,7 +25,6 @@ from .log import Log, Seen
 from .router import Delivery, Leases, Router
 from .serving import lifespan
 from .sockets import Sockets
-from .store import Store
 
 __all__ = ["LocalGateway", "call_request"]
 
@@ -87,8 +86,9 @@ class LocalGateway:
         self._router = Router(
             self._log,
             self.faults,
-            Store(lease_duration, honour_previous_lease),
+            lease_duration,
             heartbeat_interval=heartbeat_interval,
+            honour_previous_lease=honour_previous_lease,
             one_id_per_job=request_ids == "job",
         )
         self._executor = Executor(

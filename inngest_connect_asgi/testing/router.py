@@ -29,6 +29,7 @@ class Router:
     """Takes requests to connections. Lives on the gateway's event loop.
 
     Args:
+        heartbeat_interval: A connection that is silent for two of these gets nothing.
         one_id_per_job: Whether all attempts of a job have its id for request id.
     """
 
@@ -36,14 +37,15 @@ class Router:
         self,
         log: Log,
         faults: Faults,
-        store: Store,
+        lease_duration: float,
         *,
-        heartbeat_interval: str,
-        one_id_per_job: bool,
+        heartbeat_interval: str = "10s",
+        honour_previous_lease: bool = False,
+        one_id_per_job: bool = False,
     ) -> None:
         self.log = log
         self.faults = faults
-        self.store = store
+        self.store = Store(lease_duration, honour_previous_lease)
         self.heartbeat_interval = interval(heartbeat_interval)
         self.one_id_per_job = one_id_per_job
         self.connections: list[Connection] = []
