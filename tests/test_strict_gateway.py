@@ -141,12 +141,13 @@ def test_a_second_acknowledgement_is_void() -> None:
 def test_a_request_is_forwarded_three_times_under_one_lease() -> None:
     async def main() -> None:
         with LocalGateway(retry_delay=0.0) as gateway:
-            await send_event(gateway)
             requests = []
             async with contextlib.AsyncExitStack() as workers:
-                for _ in range(4):
+                for number in range(4):
                     worker = await workers.enter_async_context(opened(gateway))
                     await worker.shake_hands()
+                    if number == 0:
+                        await send_event(gateway)
                     requests.append(await worker.take())
                     await worker.send(wire.WORKER_PAUSE)
             assert requests[0] == requests[1] == requests[2]
