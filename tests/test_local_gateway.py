@@ -14,22 +14,14 @@ from typing import Any
 import httpx
 import inngest
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
-from websockets.typing import Subprotocol
 
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.wire import connect_pb2 as wire
 
+from .bare_worker import opened, start
 from .harness import close_http, make_client, make_function, off_loop, run, worker
-from .simulation import frame
 
 KEY = "signkey-test-" + "ab" * 16
-FUNCTIONS = b"""[{"id": "app-f", "name": "f",
-  "triggers": [{"event": "test"}],
-  "steps": {"step": {"id": "step", "name": "step", "retries": {"attempts": 1},
-    "runtime": {"type": "ws", "url": "wss://connect?fnId=app-f&stepId=step"}}}}]"""
-
 
 # The official worker
 
@@ -96,71 +88,6 @@ def test_the_official_worker_runs_its_functions_here() -> None:
 # The bare wire
 
 
-async def start(gateway: LocalGateway, key: str | None = None) -> wire.StartResponse:
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient() as http:
-        answer = await http.post(f"{gateway.origin}/v0/connect/start", headers=headers)
-    answer.raise_for_status()
-    return wire.StartResponse.FromString(answer.content)
-
-
-@contextlib.asynccontextmanager
-async def opened(gateway: LocalGateway) -> AsyncIterator[Wire]:
-    answer = await start(gateway)
-    socket = await connect(
-        answer.gateway_endpoint,
-        subprotocols=[Subprotocol("v0.connect.inngest.com")],
-        max_size=None,
-        ping_interval=None,
-    )
-    try:
-        yield Wire(socket, answer)
-    finally:
-        # A transport of asyncio that is closed already has forgotten its loop.
-        with contextlib.suppress(AttributeError):
-            await socket.close()
-
-
-class Wire:
-    def __init__(self, socket: ClientConnection, start: wire.StartResponse) -> None:
-        self.socket = socket
-        self.start = start
-
-    async def send(self, kind: wire.Kind.ValueType, payload: bytes = b"") -> None:
-        await self.socket.send(frame(kind, payload))
-
-    async def receive(self, kind: wire.Kind.ValueType) -> bytes:
-        data = await asyncio.wait_for(self.socket.recv(), 10)
-        assert isinstance(data, bytes)
-        message = wire.ConnectMessage.FromString(data)
-        assert message.kind == kind, message
-        return message.payload
-
-    def hello(self, **fields: Any) -> bytes:
-        defaults: dict[str, Any] = {
-            "connection_id": self.start.connection_id,
-            "instance_id": "instance",
-            "auth_data": wire.AuthData(session_token=self.start.session_token),
-            "apps": [wire.AppConfiguration(app_name="app", functions=FUNCTIONS)],
-            "worker_manual_readiness_ack": True,
-        }
-        message = wire.WorkerConnectRequestData(**(defaults | fields))
-        return message.SerializeToString()
-
-    async def shake_hands(self) -> None:
-        await self.receive(wire.GATEWAY_HELLO)
-        await self.send(wire.WORKER_CONNECT, self.hello())
-        await self.receive(wire.GATEWAY_CONNECTION_READY)
-        await self.send(wire.WORKER_READY)
-
-    async def closed(self) -> tuple[int | None, str | None]:
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await asyncio.wait_for(self.socket.recv(), 10)
-        protocol = self.socket.protocol
-        return protocol.close_code, protocol.close_reason
-
-
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -201,111 +128,21 @@ def test_a_first_message_that_is_no_hello() -> None:
     run(main)
 
 
-def test_requests_are_routed_only_to_a_worker_that_says_it_is_ready() -> None:
-    async def main() -> None:
-        with LocalGateway() as gateway:
-            async with opened(gateway) as worker:
-                await worker.receive(wire.GATEWAY_HELLO)
-                await worker.send(wire.WORKER_CONNECT, worker.hello())
-                await worker.receive(wire.GATEWAY_CONNECTION_READY)
-                await off_loop(gateway.send, "test")
-                await worker.send(wire.WORKER_HEARTBEAT)
-                await worker.receive(wire.GATEWAY_HEARTBEAT)
-                await worker.send(wire.WORKER_READY)
-                await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
-
-    run(main)
-
-
-def test_a_message_over_8_mib_closes_the_connection() -> None:
-    async def main() -> None:
-        with LocalGateway() as gateway:
-            async with opened(gateway) as worker:
-                await worker.shake_hands()
-                reply = wire.SDKResponse(request_id="r", body=b"x" * 8 * 1024 * 1024)
-                with contextlib.suppress(ConnectionClosed):
-                    await worker.send(wire.WORKER_REPLY, reply.SerializeToString())
-                assert (await worker.closed())[0] == 1009
-
-    run(main)
-
-
-def test_a_silent_worker_is_cut_off_after_five_intervals() -> None:
-    async def main() -> None:
-        with LocalGateway(heartbeat_interval="50ms") as gateway:
-            async with opened(gateway) as worker:
-                await worker.shake_hands()
-                assert (await worker.closed())[0] == 1006
-
-    run(main)
-
-
-def test_a_request_whose_lease_runs_out_goes_to_the_worker_again() -> None:
-    async def main() -> None:
-        with LocalGateway(lease_duration=0.2) as gateway:
-            async with opened(gateway) as worker:
-                await worker.shake_hands()
-                await off_loop(gateway.send, "test")
-                ids = []
-                for _ in range(2):
-                    data = await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
-                    request = wire.GatewayExecutorRequestData.FromString(data)
-                    ids.append(request.request_id)
-                    ack = wire.WorkerRequestAckData(request_id=request.request_id)
-                    await worker.send(wire.WORKER_REQUEST_ACK, ack.SerializeToString())
-                assert ids[0] == ids[1]
-
-    run(main)
-
-
 def test_a_report_of_steps_that_makes_no_sense_ends_the_run() -> None:
     async def main() -> None:
         with LocalGateway() as gateway:
             async with opened(gateway) as worker:
                 await worker.shake_hands()
                 event_id = await off_loop(gateway.send, "test")
-                data = await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
-                request = wire.GatewayExecutorRequestData.FromString(data)
-                reply = wire.SDKResponse(
-                    request_id=request.request_id,
+                request = await worker.take_and_ack()
+                await worker.reply(
+                    request,
                     status=wire.NOT_COMPLETED,
                     body=b'[{"id": "step", "op": "Sleep", "opts": ["1s"]}]',
                 )
-                await worker.send(wire.WORKER_REPLY, reply.SerializeToString())
                 ended = await off_loop(gateway.wait_for_run, event_id)
         assert ended.status == "failed"
         assert "LocalGateway could not run it" in str(ended.error)
-
-    run(main)
-
-
-def test_a_lease_is_extended_with_its_newest_id_or_the_one_before() -> None:
-    async def main() -> None:
-        with LocalGateway() as gateway:
-            async with opened(gateway) as worker:
-                await worker.shake_hands()
-                await off_loop(gateway.send, "test")
-                data = await worker.receive(wire.GATEWAY_EXECUTOR_REQUEST)
-                request = wire.GatewayExecutorRequestData.FromString(data)
-                ack = wire.WorkerRequestAckData(request_id=request.request_id)
-                await worker.send(wire.WORKER_REQUEST_ACK, ack.SerializeToString())
-
-                async def extend(lease_id: str) -> str:
-                    message = wire.WorkerRequestExtendLeaseData(
-                        request_id=request.request_id, lease_id=lease_id
-                    )
-                    await worker.send(
-                        wire.WORKER_REQUEST_EXTEND_LEASE, message.SerializeToString()
-                    )
-                    data = await worker.receive(wire.WORKER_REQUEST_EXTEND_LEASE_ACK)
-                    answer = wire.WorkerRequestExtendLeaseAckData.FromString(data)
-                    return answer.new_lease_id
-
-                second = await extend(request.lease_id)
-                assert second not in ("", request.lease_id)
-                assert await extend(request.lease_id) == second
-                assert await extend(second) not in ("", second)
-                assert await extend(request.lease_id) == ""
 
     run(main)
 

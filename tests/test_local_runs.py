@@ -164,7 +164,7 @@ def test_a_request_of_a_cancelled_run_goes_to_no_worker() -> None:
         tasks = len(asyncio.all_tasks())
         executor.cancel(waiting)
         # What drove the run is gone, and what would have delivered the request too.
-        await until(lambda: len(asyncio.all_tasks()) == tasks - 2)
+        await until(lambda: len(asyncio.all_tasks()) <= tasks - 2)
 
     with_executor(main)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .deliveries import Delivery
     from .executor import Function, Run, Step
     from .faults import Faults
     from .gateway import LocalGateway
     from .log import Seen
-    from .router import Delivery
 
 __all__ = [
     "Connection",
@@ -26,7 +26,7 @@ __all__ = [
 
 MODULES = {
     "Connection": "connection",
-    "Delivery": "router",
+    "Delivery": "deliveries",
     "Faults": "faults",
     "Function": "executor",
     "LocalGateway": "gateway",

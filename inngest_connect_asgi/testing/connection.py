@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -12,15 +13,47 @@ from google.protobuf.message import Message
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from ..ends import spawn
 from ..wire import connect_pb2
 from .faults import Faults
 from .log import Log, Seen
 
 __all__ = ["Connection", "kind_name"]
 
+logger = logging.getLogger(__name__)
+
 WRITE_TIMEOUT = 5.0
 
-Phase = Literal["handshaking", "connected", "ready", "paused", "draining", "closed"]
+Kind = connect_pb2.Kind
+
+Phase = Literal[
+    "handshaking",
+    "connected",
+    "ready",
+    "paused",
+    "draining",
+    "disconnecting",
+    "closed",
+]
+PHASES: tuple[Phase, ...] = (
+    "handshaking",
+    "connected",
+    "ready",
+    "paused",
+    "draining",
+    "disconnecting",
+    "closed",
+)
+DRAINING: tuple[Phase, ...] = ("paused", "draining")
+WRITABLE: dict[int, tuple[Phase, ...]] = {
+    Kind.GATEWAY_EXECUTOR_REQUEST: ("ready",),
+    Kind.GATEWAY_HEARTBEAT: ("ready", *DRAINING),
+    Kind.WORKER_REPLY_ACK: ("ready", *DRAINING, "disconnecting"),
+    Kind.WORKER_REQUEST_EXTEND_LEASE_ACK: ("ready", *DRAINING),
+}
+"""In which phases the gateway writes a kind: ``canWrite`` in gateway_phase.go."""
+
+Status = Literal["connected", "ready", "draining", "disconnecting", "deleted"]
 
 
 def kind_name(kind: int) -> str:
@@ -50,17 +83,41 @@ class Connection:
     """WORKER_CONNECT, once it has come."""
     phase: Phase = "handshaking"
     """``connected`` once READY is sent and ``ready`` when requests can come,
-    ``paused`` after WORKER_PAUSE and ``draining`` after GATEWAY_CLOSING."""
+    ``paused`` after WORKER_PAUSE and ``draining`` before GATEWAY_CLOSING,
+    ``disconnecting`` once nothing more can be read, then ``closed``."""
     opened_at: float = field(default_factory=time.monotonic)
     ready_at: float | None = None
     closed_at: float | None = None
-    heartbeat_at: float = field(default_factory=time.monotonic, repr=False)
     close_code: int | None = None
     """1006 where the connection broke without a close frame."""
     close_reason: str = ""
     closed_by: Literal["worker", "gateway", ""] = ""
     """Who sent the first close frame."""
+    disconnect_reason: str = ""
+    """What the server would record once the connection has closed:
+    ``WORKER_SHUTDOWN``, ``UNEXPECTED``, ``GATEWAY_DRAINING``,
+    ``CONSECUTIVE_HEARTBEATS_MISSED``, ``MESSAGE_TOO_LARGE``, or the reason in the
+    close frame."""
+    status_reports: list[connect_pb2.WorkerStatusData] = field(
+        default_factory=list, repr=False
+    )
+    """The WORKER_STATUS that were not ignored."""
+    heartbeat_at: float = field(default_factory=time.monotonic, repr=False)
+    status: Status = field(default="connected", repr=False)
+    """What the router goes by; it lags behind the phase while a gateway drains."""
+    status_at: float = field(default_factory=time.monotonic, repr=False)
+    gateway_drains: bool = field(default=False, repr=False)
+    functions: dict[str, set[str]] = field(default_factory=dict, repr=False)
+    """The ids of its functions, by app."""
+    no_forwarding: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """Set once a request that was routed here fails at once."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
+    handlers: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
+    pending_acks: dict[str, asyncio.Future[str]] = field(
+        default_factory=dict, repr=False
+    )
+    """By request id, what becomes ``""`` with the acknowledgement, or the reason why
+    none is waited for any more."""
 
     @property
     def apps(self) -> list[str]:
@@ -70,8 +127,59 @@ class Connection:
     def instance_id(self) -> str:
         return self.hello.instance_id
 
-    def serves(self, app: str) -> bool:
-        return self.phase == "ready" and app in self.apps
+    # Phases
+
+    def advance(self, phase: Phase) -> bool:
+        """Go on to a phase, and give back what is not acknowledged.
+
+        Returns:
+            Whether it did: there is no way back.
+        """
+        if PHASES.index(phase) < PHASES.index(self.phase):
+            return False
+        was_ready, self.phase = self.phase == "ready", phase
+        if was_ready and phase != "ready":
+            for request_id in list(self.pending_acks):
+                self.complete_ack(request_id, f"the connection is {phase}")
+        self.log.touch()
+        return True
+
+    def set_status(self, status: Status) -> None:
+        self.status, self.status_at = status, time.monotonic()
+
+    def can_write(self, kind: int) -> bool:
+        phases = WRITABLE.get(kind)
+        return self.phase != "closed" if phases is None else self.phase in phases
+
+    # Acknowledgements
+
+    def expect_ack(self, request_id: str, timeout: float) -> asyncio.Future[str]:
+        loop = asyncio.get_running_loop()
+        acked: asyncio.Future[str] = loop.create_future()
+        self.pending_acks[request_id] = acked
+
+        def give_up() -> None:
+            if self.pending_acks.get(request_id) is acked:
+                self.complete_ack(request_id, "the worker did not acknowledge it")
+
+        timer = loop.call_later(timeout, give_up)
+        acked.add_done_callback(lambda _: timer.cancel())
+        return acked
+
+    def complete_ack(self, request_id: str, failure: str = "") -> bool:
+        """Tell who waits that the acknowledgement came, or why it will not.
+
+        Returns:
+            Whether anybody waited.
+        """
+        acked = self.pending_acks.pop(request_id, None)
+        if acked is None:
+            return False
+        if not acked.done():
+            acked.set_result(failure)
+        return True
+
+    # Frames
 
     def any_fault(self, name: str, kind: str) -> bool:
         return kind in getattr(self.faults, name) or kind in getattr(
@@ -92,6 +200,10 @@ class Connection:
             self.spawn(self._send_later(delay, kind, message))
             return True
         return await self._send(kind, message)
+
+    async def answer(self, kind: int, message: Message | None = None) -> bool:
+        """Send a frame where the phase allows it."""
+        return self.can_write(kind) and await self.send(kind, message)
 
     async def _send_later(
         self, delay: float, kind: int, message: Message | None
@@ -115,8 +227,17 @@ class Connection:
             return False
         return True
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run something that ends with the connection."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], *, outlives: bool = False
+    ) -> None:
+        """Run something that ends with the connection, or else with the gateway."""
+        tasks = self.handlers if outlives else self.tasks
+
+        def ended(error: BaseException | None) -> None:
+            tasks.discard(task)
+            if error is not None and not isinstance(error, asyncio.CancelledError):
+                logger.error("LocalGateway is broken", exc_info=error)
+                self.socket.transport.abort()
+
+        task = spawn(coroutine, ended)
+        tasks.add(task)

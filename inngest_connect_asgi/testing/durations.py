@@ -1,4 +1,4 @@
-"""Until when to wait, as the SDK writes it down."""
+"""Durations that the SDK or a test wrote down."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from ..durations import parse_duration
 
-__all__ = ["seconds_until"]
+__all__ = ["interval", "seconds_until"]
 
 
 def seconds_until(text: str) -> float:
@@ -27,3 +27,11 @@ def seconds_until(text: str) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)
     return max(0.0, moment.timestamp() - time.time())
+
+
+def interval(text: str) -> float:
+    """Return seconds, or 0.0 where the text is no duration."""
+    try:
+        return parse_duration(text)
+    except ValueError:
+        return 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..wire import connect_pb2
@@ -15,7 +16,7 @@ from .driver import Driver
 from .expressions import matches
 from .functions import JSON, Batch, Function, load_functions
 from .log import Log, Seen
-from .router import Router
+from .router import ExecutorRestarted, Router
 from .runs import Run, Status, Step
 
 __all__ = ["Executor", "Function", "Run", "Step", "build_request"]
@@ -61,6 +62,8 @@ class Executor:
             for function in load_functions(app.app_name, app.functions)
         ]
         self.functions.update({function.id: function for function in declared})
+        for function in declared:
+            connection.functions.setdefault(function.app, set()).add(function.id)
 
     async def reset(self) -> None:
         """Forget everything, and end what is under way."""
@@ -283,12 +286,20 @@ class Executor:
     async def call(
         self, run: Run, step_id: str, attempt: int, job_id: str
     ) -> connect_pb2.SDKResponse:
+        while True:
+            with suppress(ExecutorRestarted):
+                return await self._dispatch(run, step_id, attempt, job_id)
+
+    async def _dispatch(
+        self, run: Run, step_id: str, attempt: int, job_id: str
+    ) -> connect_pb2.SDKResponse:
         run.check()
         request = build_request(
             app=run.function.app,
             function=run.function.id,
             payload=b"",
             run_id=run.id,
+            request_id=job_id if self.router.one_id_per_job else None,
             step_id=step_id,
             job_id=job_id,
         )

@@ -38,10 +38,16 @@ class Faults:
     """Kinds that are not sent, as ``{"GATEWAY_HEARTBEAT"}``."""
     ignore: set[str] = field(default_factory=set)
     """Kinds that are received and then lost, as ``{"WORKER_REPLY"}``."""
+    hold: set[str] = field(default_factory=set)
+    """Kinds that are received but not handled as long as they are in here. Control
+    messages (heartbeat, pause and ready) are handled one by one, the others five at
+    once, so that one kind overtakes another, as at the server."""
     nack_leases: bool = False
     """Answer lease extensions without a new lease id."""
     delay: float = 0.0
     """Seconds before each frame and HTTP answer goes out."""
+    data_delay: float = 0.0
+    """Seconds before each message that is no control message is handled."""
 
     def reset(self) -> None:
         fresh = Faults()

@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ..embedded import listen
 from ..lifespan import ASGIApp
@@ -22,7 +22,7 @@ from .connection import Connection
 from .executor import Executor, Function, Run, build_request
 from .faults import Faults
 from .log import Log, Seen
-from .router import Delivery, Router
+from .router import Delivery, Leases, Router
 from .serving import lifespan
 from .sockets import Sockets
 
@@ -31,14 +31,16 @@ __all__ = ["LocalGateway", "call_request"]
 T = TypeVar("T")
 
 START_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 5.0
 
 
 class LocalGateway:
     """A small Inngest on loopback, with real sockets and the real wire.
 
     Made for tests and demos: it keeps everything in memory, knows nothing of
-    concurrency keys, rate limits or schedules, and can be told to misbehave. For
-    development, run Inngest's own dev server.
+    concurrency keys, rate limits or schedules, and can be told to misbehave. About
+    requests it is as strict as the newest server, and where versions differ as the
+    strictest. For development, run Inngest's own dev server.
 
     It runs in a thread of its own. Every method may be called from any thread, and
     blocks; from a coroutine, call it through :func:`asyncio.to_thread`.
@@ -52,6 +54,12 @@ class LocalGateway:
             workers that know one of them; without, it is like the dev server.
         retry_delay: Seconds until a failed attempt is repeated, where the function
             does not say.
+        honour_previous_lease: Answer an extension under the lease id before with the
+            current one, where the same instance asks, as servers since 1.41 do.
+            Those before refuse it.
+        request_ids: Whether each ``dispatch`` has an id of its own, or each ``job``,
+            over all its attempts, as up to 1.19.2.
+        drain_timeout: Seconds that a draining gateway waits for the worker to close.
         use_api: Leave events and steps out of requests, for the SDK to fetch.
         api_port: Port of the HTTP API; 0 takes a free one.
         gateway_port: Port of the WebSocket gateway; 0 takes a free one.
@@ -66,13 +74,23 @@ class LocalGateway:
         lease_duration: float = 20.0,
         signing_keys: tuple[str, ...] = (),
         retry_delay: float = 0.1,
+        honour_previous_lease: bool = False,
+        request_ids: Literal["dispatch", "job"] = "dispatch",
+        drain_timeout: float = 25.0,
         use_api: bool = False,
         api_port: int = 0,
         gateway_port: int = 0,
     ) -> None:
         self.faults = Faults()
         self._log = Log()
-        self._router = Router(self._log, self.faults, lease_duration)
+        self._router = Router(
+            self._log,
+            self.faults,
+            lease_duration,
+            heartbeat_interval=heartbeat_interval,
+            honour_previous_lease=honour_previous_lease,
+            one_id_per_job=request_ids == "job",
+        )
         self._executor = Executor(
             log=self._log,
             router=self._router,
@@ -89,6 +107,7 @@ class LocalGateway:
                 status_interval=status_interval,
             ),
             on_apps=self._executor.register,
+            drain_timeout=drain_timeout,
         )
         self._signing_keys = signing_keys
         self._ports = (api_port, gateway_port)
@@ -237,7 +256,7 @@ class LocalGateway:
 
     @property
     def ready_connections(self) -> list[Connection]:
-        """Those that requests are routed to."""
+        """Those that requests are sent to."""
         return [each for each in self.connections if each.phase == "ready"]
 
     @property
@@ -251,8 +270,17 @@ class LocalGateway:
 
     @property
     def executions(self) -> Counter[str]:
-        """How often each request was acknowledged, by request id."""
+        """How often each request was acknowledged, by request id; void
+        acknowledgements are in :attr:`void_acks`."""
         return Counter(self._router.executions)
+
+    @property
+    def void_acks(self) -> list[Seen]:
+        """The acknowledgements that came for a request that none was expected of, on
+        the connection that they came from: it was given back, or never sent there, or
+        acknowledged before. The server throws them away, and so the request may run
+        somewhere else as well."""
+        return [seen for seen in self.seen if seen.event == "void"]
 
     @property
     def replies(self) -> dict[str, connect_pb2.SDKResponse]:
@@ -354,6 +382,14 @@ class LocalGateway:
                     f"{self.origin}?\n{error}"
                 ) from None
             yield
+        # The app's side is over; see this one's end as well.
+        with contextlib.suppress(TimeoutError):
+            self.wait_until(
+                lambda: all(
+                    each.phase == "closed" for each in self.connections[before:]
+                ),
+                CLOSE_TIMEOUT,
+            )
 
     def request(
         self,
@@ -362,6 +398,7 @@ class LocalGateway:
         *,
         app: str | None = None,
         request_id: str | None = None,
+        job_id: str | None = None,
         step_id: str = "step",
         connection: Connection | None = None,
     ) -> Delivery:
@@ -371,7 +408,9 @@ class LocalGateway:
             function: The function's id, with the app in front.
             payload: The body of a call request; by default a sound one.
             app: The app to name; by default the one before the first hyphen.
-            request_id: To send a request again; by default a new one.
+            request_id: To send a request again, under a lease of its own; by default
+                a new one.
+            job_id: By default a new one.
             connection: Where to send it; by default the newest ready connection.
         """
         if payload is None:
@@ -383,6 +422,7 @@ class LocalGateway:
             function=function,
             payload=payload,
             request_id=request_id,
+            job_id=job_id,
             step_id=step_id,
         )
         target = connection or self.ready_connections[-1]
@@ -392,12 +432,35 @@ class LocalGateway:
         self, request: connect_pb2.GatewayExecutorRequestData, connection: Connection
     ) -> Delivery:
         known = self._router.deliveries.get(request.request_id)
-        delivery = known or self._router.track(request)
-        await self._router.forward(delivery, connection)
+        delivery = known or self._router.track(request, has_executor=False)
+        await self._router.send(delivery, connection)
         return delivery
 
+    def forward(self, delivery: Delivery, connection: Connection | None = None) -> None:
+        """Send a request again under the lease that it has.
+
+        As the executor does where no acknowledgement has come, and the gateway has
+        given the request back.
+        """
+        target = connection or self.ready_connections[-1]
+        self._await(self._router.write(delivery, target))
+
+    def restart_executor(self, leases: Leases = "lost") -> None:
+        """Have the executor forget what it waits for, and send it anew.
+
+        Every attempt that is under way is sent again with the same job id, under a new
+        request id, or the same one where a job has only one. What comes back for the
+        first request is taken, and helps nobody.
+
+        Args:
+            leases: ``lost`` with everything that was known about requests, as by a
+                server that keeps it in memory; ``kept``, for workers to go on
+                extending them; or ``over`` before anything is sent again.
+        """
+        self._call(self._router.restart_executor, leases)
+
     def drain(self, connection: Connection | None = None) -> None:
-        """Send GATEWAY_CLOSING, and close in 5 seconds."""
+        """Send GATEWAY_CLOSING, and close after ``drain_timeout``."""
         for each in self._targets(connection):
             self._await(self._sockets.drain(each))
 
@@ -433,8 +496,8 @@ class LocalGateway:
                 self._await(each.send_raw(frame))
 
     def expire_leases(self) -> None:
-        """End every lease: the next extension is refused."""
-        self._call(self._router.expire_leases)
+        """Delete every lease: the next extension is refused."""
+        self._call(self._router.delete_leases)
 
     def api_down(self) -> None:
         """Stop listening on the API's port."""

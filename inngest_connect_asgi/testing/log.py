@@ -27,6 +27,9 @@ Event = Literal[
     "event",
     "run",
     "lease",
+    "void",
+    "returned",
+    "restart",
 ]
 
 
@@ -39,7 +42,9 @@ class Seen:
     event: Event
     """What: a frame ``received`` or ``sent``, a connection ``opened``,
     ``ready`` or ``closed``, an HTTP ``start`` or ``flush``, an Inngest
-    ``event``, a ``run`` started or ended, a ``lease`` expired."""
+    ``event``, a ``run`` started or ended, a ``lease`` expired, a ``void``
+    acknowledgement, a request ``returned`` for want of one, a ``restart`` of the
+    executor."""
     kind: str = ""
     """The kind of frame, the name of an event or the status of a run."""
     connection: Connection | None = None

@@ -1,85 +1,59 @@
-"""Requests on their way to workers: routing, leases and replies."""
+"""Requests on their way to connections, and what workers say about them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from typing import Literal
 
 from ..wire import connect_pb2
-from . import ulid
-from .connection import Connection
+from .connection import DRAINING, Connection
+from .deliveries import Delivery
+from .durations import interval
 from .faults import Faults
 from .log import Log, Seen
+from .proxy import GRACE_PERIOD, ExecutorRestarted, Proxy
+from .store import Store
 
-__all__ = ["Delivery", "Router"]
+__all__ = ["Delivery", "ExecutorRestarted", "Router"]
 
-GRACE_PERIOD = 5.0
+Leases = Literal["lost", "kept", "over"]
 
-
-@dataclass(eq=False)
-class Delivery:
-    """A request to a worker, kept up to date."""
-
-    request: connect_pb2.GatewayExecutorRequestData = field(repr=False)
-    log: Log = field(repr=False)
-    connection: Connection | None = None
-    """Where the request was sent last, or where its lease was extended last."""
-    sent_to: list[Connection] = field(default_factory=list)
-    acked_by: list[Connection] = field(default_factory=list)
-    lease_ids: list[str] = field(default_factory=list)
-    """Every lease id handed out, the newest last."""
-    extensions: int = 0
-    nacks: int = 0
-    reply: connect_pb2.SDKResponse | None = None
-    """The first reply, over the socket or by ``flush``; the others are only
-    counted."""
-    replies: int = 0
-    lease_until: float = 0.0
-    """When the lease ends, by ``time.monotonic()``."""
-    awaiting_ack: bool = field(default=False, repr=False)
-    leased: bool = field(default=False, repr=False)
-    previous_lease_id: str = field(default="", repr=False)
-
-    @property
-    def request_id(self) -> str:
-        return self.request.request_id
-
-    @property
-    def lease_id(self) -> str:
-        return self.lease_ids[-1] if self.lease_ids else ""
-
-    def wait_for_ack(self, timeout: float = 5.0) -> Connection:
-        """Return the connection that acknowledged the request.
-
-        Raises:
-            TimeoutError: none did within ``timeout`` seconds.
-        """
-        return self.log.wait_until(lambda: self.acked_by, timeout)[-1]
-
-    def wait_for_reply(self, timeout: float = 5.0) -> connect_pb2.SDKResponse:
-        """Return the reply.
-
-        Raises:
-            TimeoutError: there was none within ``timeout`` seconds.
-        """
-        self.log.wait_until(lambda: self.reply is not None, timeout)
-        assert self.reply is not None
-        return self.reply
+DRAINING_WAIT = 10.0
+"""How long a request that is routed again waits for a connection that takes the place
+of one that drains (``GetRoute`` in pkg/connect/routing/router.go)."""
 
 
 class Router:
-    """Takes requests to connections. Lives on the gateway's event loop."""
+    """Takes requests to connections. Lives on the gateway's event loop.
 
-    def __init__(self, log: Log, faults: Faults, lease_duration: float) -> None:
+    Args:
+        heartbeat_interval: A connection that is silent for two of these gets nothing.
+        one_id_per_job: Whether all attempts of a job have its id for request id.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        faults: Faults,
+        lease_duration: float,
+        *,
+        heartbeat_interval: str = "10s",
+        honour_previous_lease: bool = False,
+        one_id_per_job: bool = False,
+    ) -> None:
         self.log = log
         self.faults = faults
-        self.lease_duration = lease_duration
+        self.store = Store(lease_duration, honour_previous_lease)
+        self.heartbeat_interval = interval(heartbeat_interval)
+        self.one_id_per_job = one_id_per_job
         self.connections: list[Connection] = []
         self.deliveries: dict[str, Delivery] = {}
         self.replies: dict[str, connect_pb2.SDKResponse] = {}
         self.executions: Counter[str] = Counter()
+        self.proxies: dict[str, Proxy] = {}
+        """By request id, who waits for its reply."""
         self._waiters: list[asyncio.Future[None]] = []
         self._turn = 0
 
@@ -89,8 +63,9 @@ class Router:
         self.deliveries.clear()
         self.replies.clear()
         self.executions.clear()
+        self.store.reset()
 
-    # Something changed: whoever waits for a worker or a worker's answer looks again.
+    # Something changed: whoever waits for a worker looks again.
 
     def wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -105,160 +80,251 @@ class Router:
         self._waiters.append(waiter)
         await asyncio.wait([waiter], timeout=timeout)
 
-    # Requests
+    # Requests of executors
 
     async def execute(
         self, request: connect_pb2.GatewayExecutorRequestData
     ) -> connect_pb2.SDKResponse:
-        """Deliver a request, as often as it takes, until it is replied to."""
-        delivery = self.track(request)
-        while delivery.reply is None:
-            connection = self._pick(request.app_name)
-            if connection is None:
-                await self.changed()
-                continue
-            if await self.forward(delivery, connection):
-                await self._watch(delivery)
-        return delivery.reply
+        """Have an attempt executed.
 
-    def track(self, request: connect_pb2.GatewayExecutorRequestData) -> Delivery:
-        delivery = Delivery(request, self.log)
+        Returns:
+            The reply, or an error where no worker took the request, or the one that
+            did stopped responding. Such a failure counts as an attempt.
+
+        Raises:
+            ExecutorRestarted: The same attempt has to be sent anew.
+        """
+        while True:
+            delivery = self.track(request)
+            reply = await Proxy(self, delivery).execute()
+            if reply is not None:
+                return reply
+
+    def track(
+        self,
+        request: connect_pb2.GatewayExecutorRequestData,
+        *,
+        has_executor: bool = True,
+    ) -> Delivery:
+        delivery = Delivery(request, self.log, has_executor)
         self.deliveries[request.request_id] = delivery
         return delivery
 
-    async def forward(
-        self,
-        delivery: Delivery,
-        connection: Connection,
-        lease_duration: float | None = None,
-    ) -> bool:
-        """Send a request under a new lease."""
-        duration = self.lease_duration if lease_duration is None else lease_duration
-        self._lease(delivery, duration)
-        delivery.request.lease_id = delivery.lease_id
+    def restart_executor(self, leases: Leases) -> None:
+        """Have every attempt that is under way sent anew."""
+        self.log.append(Seen(time.monotonic(), "restart", reason=f"leases {leases}"))
+        if leases == "lost":
+            self.store.forget_requests()
+        for proxy in list(self.proxies.values()):
+            proxy.abandon(until_lease_is_over=leases == "over")
+        self.wake()
+
+    # Routes
+
+    async def first_route(self, delivery: Delivery) -> Connection:
+        """Wait for a connection, as the queue tries for ever."""
+        while True:
+            connection = self._pick(delivery)
+            if connection is not None:
+                return connection
+            await self.changed()
+
+    async def next_route(self, delivery: Delivery) -> Connection | None:
+        """Find a connection for a request that one has given back."""
+        deadline = time.monotonic() + DRAINING_WAIT
+        while True:
+            connection = self._pick(delivery)
+            if connection is not None or not self._only_draining(delivery):
+                return connection
+            if time.monotonic() >= deadline:
+                return None
+            await self.changed(deadline - time.monotonic())
+
+    def _pick(self, delivery: Delivery) -> Connection | None:
+        able = [
+            c
+            for c in self.connections
+            if self._is_healthy(c, delivery) and self.store.has_room(c.instance_id)
+        ]
+        self._turn += 1
+        return able[self._turn % len(able)] if able else None
+
+    def _is_healthy(self, connection: Connection, delivery: Delivery) -> bool:
+        request = delivery.request
+        if connection.status != "ready":
+            return False
+        if request.function_slug not in connection.functions.get(request.app_name, ()):
+            return False
+        silence = time.monotonic() - connection.status_at
+        return not self.heartbeat_interval or silence <= 2 * self.heartbeat_interval
+
+    def _only_draining(self, delivery: Delivery) -> bool:
+        return any(
+            connection.status == "draining"
+            and delivery.request.app_name in connection.functions
+            for connection in self.connections
+        ) and not any(self._is_healthy(c, delivery) for c in self.connections)
+
+    def make_ready(self, connection: Connection) -> None:
+        connection.set_status("ready")
+        connection.advance("ready")
+        if connection.ready_at is None:
+            connection.ready_at = time.monotonic()
+            self.log.append(Seen(connection.ready_at, "ready", connection=connection))
+        self.wake()
+
+    # Requests to connections
+
+    async def forward(self, delivery: Delivery, connection: Connection) -> bool:
+        """Send a request, and wait for its acknowledgement.
+
+        A connection whose gateway drains holds the request until it has drained, for
+        the next one to be there by then (pkg/connect/rpc.go).
+        """
+        if connection.phase != "ready":
+            failure = f"the connection is {connection.phase}"
+            if connection.phase in DRAINING:
+                await connection.no_forwarding.wait()
+        else:
+            acked = await self.write(delivery, connection)
+            failure = await acked
+        if failure:
+            self.log.append(
+                Seen(
+                    time.monotonic(),
+                    "returned",
+                    connection=connection,
+                    id=delivery.request_id,
+                    reason=failure,
+                )
+            )
+        return not failure
+
+    async def write(
+        self, delivery: Delivery, connection: Connection
+    ) -> asyncio.Future[str]:
+        """Send a request whatever the phase of the connection.
+
+        Returns:
+            What becomes ``""`` with the acknowledgement, or why there will be none.
+        """
         delivery.connection = connection
-        delivery.awaiting_ack = True
         delivery.sent_to.append(connection)
+        acked = connection.expect_ack(
+            delivery.request_id, self.store.lease_duration + self.grace_period
+        )
+        if connection.phase != "ready":
+            # A request that crosses a pause: nobody waits for it any more.
+            connection.complete_ack(
+                delivery.request_id, f"the connection is {connection.phase}"
+            )
         sent = await connection.send(
             connect_pb2.Kind.GATEWAY_EXECUTOR_REQUEST, delivery.request
         )
         if not sent:
-            delivery.awaiting_ack = delivery.leased = False
-        return sent
+            connection.complete_ack(delivery.request_id, "it could not be written")
+        return acked
 
-    async def _watch(self, delivery: Delivery) -> None:
-        """Return once there is a reply, or reason to route the request anew."""
-        ack_until = time.monotonic() + self.lease_duration + GRACE_PERIOD
-        while delivery.reply is None and delivery.leased:
-            now = time.monotonic()
-            until = ack_until if delivery.awaiting_ack else delivery.lease_until
-            if now < until:
-                await self.changed(until - now)
-                continue
-            delivery.awaiting_ack = delivery.leased = False
-            self.log.append(
-                Seen(
-                    now,
-                    "lease",
-                    connection=delivery.connection,
-                    id=delivery.request_id,
-                    reason="expired",
-                )
-            )
-            self.wake()
+    @property
+    def grace_period(self) -> float:
+        return min(GRACE_PERIOD, self.store.lease_duration / 4)
 
-    def _pick(self, app: str) -> Connection | None:
-        able = [c for c in self.connections if c.serves(app) and self._has_room(c)]
-        self._turn += 1
-        return able[self._turn % len(able)] if able else None
+    def lease(self, delivery: Delivery, duration: float | None = None) -> bool:
+        """Lease a request, unless it is leased already."""
+        lease_id = self.store.lease(delivery.request_id, duration)
+        if lease_id is None:
+            return False
+        self._note_lease(delivery, lease_id)
+        delivery.request.lease_id = lease_id
+        return True
 
-    def _has_room(self, connection: Connection) -> bool:
-        """Whether the worker's instance may take one more.
+    def _note_lease(self, delivery: Delivery, lease_id: str) -> None:
+        if lease_id != delivery.lease_id:
+            delivery.lease_ids.append(lease_id)
+        delivery.lease_until = self.store.lease_until(delivery.request_id)
 
-        Capacity belongs to the instance id, and the last connection to declare
-        it wins (``SetWorkerTotalCapacity`` in pkg/connect/gateway.go).
-        """
-        instance = connection.instance_id
-        newest = max(
-            (c for c in self.connections if c.instance_id == instance),
-            key=lambda c: c.number,
-        )
-        limit = newest.hello.max_worker_concurrency
-        if limit <= 0:
-            return True
-        busy = sum(
-            delivery.leased
-            and delivery.connection is not None
-            and delivery.connection.instance_id == instance
-            for delivery in self.deliveries.values()
-        )
-        return busy < limit
-
-    def release(self, connection: Connection) -> None:
-        """Give back what the connection has not acknowledged."""
-        for delivery in self.deliveries.values():
-            if delivery.awaiting_ack and delivery.connection is connection:
-                delivery.awaiting_ack = delivery.leased = False
-        self.wake()
+    async def send(
+        self,
+        delivery: Delivery,
+        connection: Connection,
+        lease_duration: float | None = None,
+    ) -> None:
+        """Send a request under a new lease, with no executor behind it."""
+        self.store.delete_lease(delivery.request_id)
+        self.lease(delivery, lease_duration)
+        self.store.assign(connection.instance_id, delivery.request_id, force=True)
+        await self.write(delivery, connection)
 
     # What workers say about requests
 
     def acknowledge(
         self, connection: Connection, ack: connect_pb2.WorkerRequestAckData
     ) -> None:
-        self.executions[ack.request_id] += 1
         delivery = self.deliveries.get(ack.request_id)
-        if delivery is not None:
-            delivery.acked_by.append(connection)
-            if delivery.connection is connection:
-                delivery.awaiting_ack = False
+        if connection.complete_ack(ack.request_id):
+            self.executions[ack.request_id] += 1
+            if delivery is not None:
+                delivery.acked_by.append(connection)
+        else:
+            if delivery is not None:
+                delivery.void_acks.append(connection)
+            self.log.append(
+                Seen(time.monotonic(), "void", "", connection, ack, id=ack.request_id)
+            )
         self.wake()
 
     def extend(
         self, connection: Connection, data: connect_pb2.WorkerRequestExtendLeaseData
     ) -> str | None:
-        """Return the next lease id, or ``None`` where the lease is lost.
-
-        The predecessor of the current lease id gets the current one again:
-        the worker did not see the last answer (pkg/connect/
-        gateway_msg_extend_lease_test.go).
-        """
+        """Return the next lease id, or ``None`` where the lease is lost."""
         delivery = self.deliveries.get(data.request_id)
-        if delivery is None:
-            return None
-        alive = delivery.leased and time.monotonic() < delivery.lease_until
-        refused = self.faults.nack_leases or connection.faults.nack_leases
-        repeated = data.lease_id == delivery.previous_lease_id
-        if not alive or refused or not (repeated or data.lease_id == delivery.lease_id):
-            delivery.nacks += 1
-            self.wake()
-            return None
-        if not repeated:
-            delivery.previous_lease_id = delivery.lease_id
-            self._lease(delivery, self.lease_duration)
-            delivery.extensions += 1
-        delivery.connection = connection
+        new_lease_id = None
+        if not (self.faults.nack_leases or connection.faults.nack_leases):
+            new_lease_id = self.store.extend(
+                connection.instance_id, data.request_id, data.lease_id
+            )
+        if delivery is not None:
+            if new_lease_id is None:
+                delivery.nacks += 1
+            else:
+                if new_lease_id != delivery.lease_id:
+                    delivery.extensions += 1
+                self._note_lease(delivery, new_lease_id)
+                delivery.connection = connection
         self.wake()
-        return delivery.lease_id
+        return new_lease_id
 
     def save(self, reply: connect_pb2.SDKResponse) -> None:
-        """Keep the first reply to a request."""
-        self.replies.setdefault(reply.request_id, reply)
-        delivery = self.deliveries.get(reply.request_id)
+        """Keep a reply, and tell the executor that waits for it."""
+        request_id = reply.request_id
+        self.replies.setdefault(request_id, reply)
+        self.store.save_response(reply)
+        delivery = self.deliveries.get(request_id)
         if delivery is not None:
             delivery.replies += 1
             if delivery.reply is None:
                 delivery.reply = reply
-            delivery.awaiting_ack = delivery.leased = False
+        proxy = self.proxies.get(request_id)
+        if proxy is not None:
+            proxy.take(reply)
+        elif delivery is not None and not delivery.has_executor:
+            # There would be one that waits.
+            self.settle(delivery)
         self.wake()
 
-    def expire_leases(self) -> None:
+    def settle(self, delivery: Delivery) -> None:
+        """Clean up behind a request that was replied to."""
+        request_id = delivery.request_id
+        self.store.delete_lease(request_id)
+        self.store.take_response(request_id)
+        if delivery.sent_to:
+            instance = delivery.sent_to[-1].instance_id
+            self.store.unassign(instance, request_id)
+
+    def delete_leases(self) -> None:
+        self.store.delete_leases()
         for delivery in self.deliveries.values():
             delivery.lease_until = 0.0
+        for proxy in self.proxies.values():
+            proxy.look_again()
         self.wake()
-
-    def _lease(self, delivery: Delivery, duration: float) -> None:
-        # The id says when the lease ends, as the real one does.
-        delivery.lease_ids.append(ulid.new(time.time() + duration))
-        delivery.lease_until = time.monotonic() + duration
-        delivery.leased = True

@@ -9,17 +9,18 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-from google.protobuf.message import DecodeError, Message
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from ..durations import parse_duration
 from ..wire import connect_pb2
 from . import ulid
-from .connection import Connection, kind_name
+from .connection import PHASES, Connection
+from .durations import interval
 from .faults import Faults
+from .inbox import Inbox, Refused
 from .log import Log, Seen
 from .router import Router
 
@@ -31,38 +32,10 @@ SUBPROTOCOL = Subprotocol("v0.connect.inngest.com")
 MAX_MESSAGE_SIZE = 8 * 1024 * 1024
 MAX_APPS = 10
 HELLO_TIMEOUT = 5.0
-DRAIN_TIMEOUT = 5.0
 MISSED_HEARTBEATS = 5
+CLOSING = (1001, "connect_gateway_closing")
 
 Kind = connect_pb2.Kind
-
-PAYLOADS: dict[int, type[Message]] = {
-    Kind.WORKER_CONNECT: connect_pb2.WorkerConnectRequestData,
-    Kind.WORKER_REQUEST_ACK: connect_pb2.WorkerRequestAckData,
-    Kind.WORKER_REPLY: connect_pb2.SDKResponse,
-    Kind.WORKER_REQUEST_EXTEND_LEASE: connect_pb2.WorkerRequestExtendLeaseData,
-    Kind.WORKER_STATUS: connect_pb2.WorkerStatusData,
-}
-# What pkg/connect/gateway_msg_*.go closes with where such a payload is invalid.
-# An invalid WORKER_STATUS is ignored.
-INVALID_PAYLOAD: dict[int, tuple[int, str]] = {
-    Kind.WORKER_CONNECT: (1008, "connect_worker_hello_invalid_payload"),
-    Kind.WORKER_REQUEST_ACK: (1008, "connect_worker_request_ack_invalid_payload"),
-    Kind.WORKER_REPLY: (1011, "connect_internal_error"),
-    Kind.WORKER_REQUEST_EXTEND_LEASE: (
-        1008,
-        "connect_worker_request_extend_lease_invalid_payload",
-    ),
-}
-
-
-class Refused(Exception):
-    """The gateway closes the connection, with this code and reason."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(code, reason)
-        self.code = code
-        self.reason = reason
 
 
 class Sockets:
@@ -76,12 +49,14 @@ class Sockets:
         router: Router,
         intervals: connect_pb2.GatewayConnectionReadyData,
         on_apps: Callable[[Connection], None],
+        drain_timeout: float,
     ) -> None:
         self.log = log
         self.faults = faults
         self.router = router
         self.intervals = intervals
         self.on_apps = on_apps
+        self.drain_timeout = drain_timeout
         self.issued: dict[str, tuple[str, str]] = {}
         """Session token and gateway group by connection id."""
         self._server: Server | None = None
@@ -117,9 +92,7 @@ class Sockets:
     async def _close_all(self) -> None:
         open_connections = self.open()
         closing = [
-            asyncio.ensure_future(
-                connection.socket.close(1001, "connect_gateway_closing")
-            )
+            asyncio.ensure_future(connection.socket.close(*CLOSING))
             for connection in open_connections
         ]
         if closing:
@@ -127,6 +100,9 @@ class Sockets:
         for connection in open_connections:
             connection.socket.transport.abort()
         await asyncio.gather(*closing, return_exceptions=True)
+        for connection in self.router.connections:
+            for handler in connection.handlers:
+                handler.cancel()
 
     def open(self) -> list[Connection]:
         return [c for c in self.router.connections if c.phase != "closed"]
@@ -139,26 +115,33 @@ class Sockets:
         return connection.respond(HTTPStatus(self.faults.upgrade), "")
 
     async def _handle(self, websocket: ServerConnection) -> None:
+        _close_as_the_server(websocket)
         self._count += 1
         connection = Connection(websocket, self._count, self.log, self.faults)
+        inbox = Inbox(connection, self.router)
         self.router.connections.append(connection)
         self._note(connection, "opened")
         try:
-            await self._shake_hands(connection)
-            while True:
-                await self._receive(connection)
+            await self._shake_hands(connection, inbox)
+            await inbox.run()
         except ConnectionClosed:
-            pass
+            self._disconnect(connection)
+            _read_close_reason(connection)
         except Refused as refused:
+            self._disconnect(connection)
             await websocket.close(refused.code, refused.reason)
         finally:
             self._forget(connection)
+
+    def _disconnect(self, connection: Connection) -> None:
+        connection.advance("disconnecting")
+        connection.set_status("disconnecting")
+        self.router.wake()
 
     def _forget(self, connection: Connection) -> None:
         for task in connection.tasks:
             task.cancel()
         protocol = connection.socket.protocol
-        connection.phase = "closed"
         connection.closed_at = time.monotonic()
         connection.close_code = protocol.close_code
         connection.close_reason = protocol.close_reason or ""
@@ -168,7 +151,11 @@ class Sockets:
             )
         elif protocol.close_rcvd is not None:
             connection.closed_by = "worker"
-        self.router.release(connection)
+        connection.disconnect_reason = connection.disconnect_reason or "UNEXPECTED"
+        connection.advance("closed")
+        connection.set_status("deleted")
+        connection.no_forwarding.set()
+        self.router.wake()
         self._note(
             connection,
             "closed",
@@ -196,43 +183,46 @@ class Sockets:
 
     # Handshake
 
-    async def _shake_hands(self, connection: Connection) -> None:
+    async def _shake_hands(self, connection: Connection, inbox: Inbox) -> None:
         if self.faults.handshake == "ready_first":
             await connection.send(Kind.GATEWAY_CONNECTION_READY, self.intervals)
         else:
             await connection.send(Kind.GATEWAY_HELLO)
         try:
-            kind, message = await asyncio.wait_for(
-                self._next(connection), HELLO_TIMEOUT
-            )
+            frame = await asyncio.wait_for(inbox.read(), HELLO_TIMEOUT)
         except asyncio.TimeoutError:
             raise Refused(1008, "connect_worker_hello_timeout") from None
-        if kind != Kind.WORKER_CONNECT:
+        if frame.kind != Kind.WORKER_CONNECT:
             raise Refused(1008, "connect_worker_hello_invalid_msg")
-        assert isinstance(message, connect_pb2.WorkerConnectRequestData)
+        message = frame.message
+        if not isinstance(message, connect_pb2.WorkerConnectRequestData):
+            raise Refused(1008, "connect_worker_hello_invalid_payload")
         connection.hello = message
         connection.id = message.connection_id
         self._check(connection)
+        self.router.store.set_capacity(
+            message.instance_id, message.max_worker_concurrency
+        )
         if self.faults.handshake == "sync_failed":
             await self._fail_sync(connection, "could not sync")
         try:
             self.on_apps(connection)
         except ValueError as exc:
             await self._fail_sync(connection, str(exc))
+        connection.set_status("connected")
         if self.faults.handshake == "garbage_ready":
-            frame = connect_pb2.ConnectMessage(
+            garbage = connect_pb2.ConnectMessage(
                 kind=Kind.GATEWAY_CONNECTION_READY, payload=b"\xff\xff\xff"
             )
-            await connection.send_raw(frame.SerializeToString())
+            await connection.send_raw(garbage.SerializeToString())
         else:
             await connection.send(Kind.GATEWAY_CONNECTION_READY, self.intervals)
         connection.heartbeat_at = time.monotonic()
         connection.spawn(self._watch_heartbeats(connection))
         if message.worker_manual_readiness_ack:
-            connection.phase = "connected"
-            self.log.touch()
+            connection.advance("connected")
         else:
-            self._make_ready(connection)
+            self.router.make_ready(connection)
 
     def _check(self, connection: Connection) -> None:
         hello = connection.hello
@@ -254,114 +244,68 @@ class Sockets:
         )
         raise Refused(1008, code)
 
-    def _make_ready(self, connection: Connection) -> None:
-        connection.phase = "ready"
-        if connection.ready_at is None:
-            connection.ready_at = time.monotonic()
-            self._note(connection, "ready")
-        self.router.wake()
-
     async def _watch_heartbeats(self, connection: Connection) -> None:
-        try:
-            interval = parse_duration(self.intervals.heartbeat_interval)
-        except ValueError:
-            return
-        while interval:
-            await asyncio.sleep(interval)
+        seconds = interval(self.intervals.heartbeat_interval)
+        while seconds:
+            await asyncio.sleep(seconds)
             silence = time.monotonic() - connection.heartbeat_at
-            if silence > MISSED_HEARTBEATS * interval:
+            if silence > MISSED_HEARTBEATS * seconds:
+                connection.disconnect_reason = "CONSECUTIVE_HEARTBEATS_MISSED"
                 # The real gateway sends no close frame here either.
                 connection.socket.transport.abort()
                 return
 
-    # Frames
-
-    async def _next(self, connection: Connection) -> tuple[int, Message | None]:
-        data = await connection.socket.recv()
-        if isinstance(data, str):
-            # The gateway looks at the bytes, whatever the type of the frame.
-            data = data.encode()
-        now = time.monotonic()
-        frame = connect_pb2.ConnectMessage()
-        try:
-            frame.ParseFromString(data)
-        except DecodeError:
-            self.log.append(Seen(now, "received", "?", connection, data=data))
-            raise Refused(1007, "failed to unmarshal Protobuf") from None
-        message: Message | None = None
-        broken = False
-        if frame.kind in PAYLOADS:
-            message = PAYLOADS[frame.kind]()
-            try:
-                message.ParseFromString(frame.payload)
-            except DecodeError:
-                message, broken = None, True
-        self.log.append(
-            Seen(
-                now,
-                "received",
-                kind_name(frame.kind),
-                connection,
-                message,
-                data,
-                getattr(message, "request_id", ""),
-            )
-        )
-        if broken and frame.kind in INVALID_PAYLOAD:
-            raise Refused(*INVALID_PAYLOAD[frame.kind])
-        return frame.kind, message
-
-    async def _receive(self, connection: Connection) -> None:
-        kind, message = await self._next(connection)
-        if connection.any_fault("ignore", kind_name(kind)):
-            return
-        if kind == Kind.WORKER_HEARTBEAT:
-            connection.heartbeat_at = time.monotonic()
-            await connection.send(Kind.GATEWAY_HEARTBEAT)
-        elif kind == Kind.WORKER_READY:
-            if connection.phase in ("connected", "ready"):
-                self._make_ready(connection)
-        elif kind == Kind.WORKER_PAUSE:
-            connection.phase = "paused"
-            self.router.release(connection)
-        elif isinstance(message, connect_pb2.WorkerRequestAckData):
-            self.router.acknowledge(connection, message)
-        elif isinstance(message, connect_pb2.SDKResponse):
-            self.router.save(message)
-            await connection.send(
-                Kind.WORKER_REPLY_ACK,
-                connect_pb2.WorkerReplyAckData(request_id=message.request_id),
-            )
-        elif isinstance(message, connect_pb2.WorkerRequestExtendLeaseData):
-            await self._extend(connection, message)
-
-    async def _extend(
-        self, connection: Connection, data: connect_pb2.WorkerRequestExtendLeaseData
-    ) -> None:
-        if not ulid.valid(data.lease_id):
-            raise Refused(*INVALID_PAYLOAD[Kind.WORKER_REQUEST_EXTEND_LEASE])
-        await connection.send(
-            Kind.WORKER_REQUEST_EXTEND_LEASE_ACK,
-            connect_pb2.WorkerRequestExtendLeaseAckData(
-                request_id=data.request_id,
-                account_id=data.account_id,
-                env_id=data.env_id,
-                app_id=data.app_id,
-                function_slug=data.function_slug,
-                new_lease_id=self.router.extend(connection, data),
-            ),
-        )
-
     # Endings
 
     async def drain(self, connection: Connection) -> None:
-        if connection.phase == "closed":
+        """Begin to drain, as a gateway that is told to end (gateway.go)."""
+        if PHASES.index(connection.phase) >= PHASES.index("disconnecting"):
             return
-        connection.phase = "draining"
-        self.router.release(connection)
-        await connection.send(Kind.GATEWAY_CLOSING)
-        connection.spawn(self._close_after(connection, DRAIN_TIMEOUT))
+        connection.gateway_drains = True
+        if connection.phase == "handshaking":
+            await connection.socket.close(*CLOSING)
+            return
+        # The router goes on to choose it: the status changes with the next heartbeat.
+        connection.advance("draining")
+        self.router.wake()
+        connection.disconnect_reason = "GATEWAY_DRAINING"
+        if await connection.send(Kind.GATEWAY_CLOSING):
+            connection.spawn(self._close_drained(connection))
+        else:
+            connection.set_status("draining")
+            connection.no_forwarding.set()
+            connection.socket.transport.abort()
 
-    async def _close_after(self, connection: Connection, delay: float) -> None:
-        await asyncio.sleep(delay)
-        await connection.socket.close(1001, "connect_gateway_closing")
+    async def _close_drained(self, connection: Connection) -> None:
+        await asyncio.sleep(self.drain_timeout)
+        connection.set_status("draining")
+        connection.no_forwarding.set()
+        await connection.socket.close(*CLOSING)
+
+
+def _read_close_reason(connection: Connection) -> None:
+    """Take over why a worker closed, as the read loop in gateway.go does.
+
+    A close without a reason says nothing.
+    """
+    protocol = connection.socket.protocol
+    received, sent = protocol.close_rcvd, protocol.close_sent
+    if received is None:
+        if sent is not None and sent.code == CloseCode.MESSAGE_TOO_BIG:
+            connection.disconnect_reason = "MESSAGE_TOO_LARGE"
+    elif (received.code, received.reason) == CLOSING:
+        connection.disconnect_reason = "GATEWAY_DRAINING"
+    elif received.reason:
+        connection.disconnect_reason = received.reason
+
+
+def _close_as_the_server(websocket: ServerConnection) -> None:
+    """Give a message that is too long the reason that the server's library gives."""
+    fail = websocket.protocol.fail
+
+    def fail_as_the_server(code: int, reason: str = "") -> None:
+        if code == CloseCode.MESSAGE_TOO_BIG:
+            reason = f"read limited at {MAX_MESSAGE_SIZE + 1} bytes"
+        fail(code, reason)
+
+    websocket.protocol.fail = fail_as_the_server  # type: ignore[method-assign]
