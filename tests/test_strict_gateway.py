@@ -415,7 +415,7 @@ def without_ids(request: Request) -> dict[str, Any]:
 @pytest.mark.parametrize("leases", ["lost", "kept", "over"])
 def test_an_executor_that_died_sends_the_same_attempt_again(leases: Any) -> None:
     async def main() -> None:
-        with LocalGateway(lease_duration=1.0 if leases == "over" else 20.0) as gateway:
+        with LocalGateway(lease_duration=3.0 if leases == "over" else 20.0) as gateway:
             async with ready(gateway) as worker:
                 event_id = await send_event(gateway)
                 first = await worker.take_and_ack()
