@@ -11,7 +11,7 @@ from inngest_connect_asgi import logs
 
 
 @pytest.fixture(autouse=True)
-def factory() -> Iterator[None]:
+def restored_factory() -> Iterator[None]:
     before = logging.getLogRecordFactory()
     yield
     logging.setLogRecordFactory(before)
