@@ -167,6 +167,7 @@ async def _run(from_parent: int, outbox: Outbox) -> None:
     await loop.connect_read_pipe(lambda: inbox, FileIO(from_parent))
     start = await inbox.start
     os.environ.update(start.environ)
+    trust.use_certifi_file(start.certifi)
     tell = ends.guarded(outbox.tell, lifetime.crash)
     # Any thread may log.
     forwarder = LogForwarder(lambda log: loop.call_soon_threadsafe(tell, log))

@@ -262,6 +262,8 @@ class Start:
     """Variables for a runtime that does not share the app's environment."""
     truststore: bool = False
     """The app's process has injected ``truststore``: inject it, too."""
+    certifi: str | None = None
+    """The file of certifi's authorities, where the app's process has it."""
 
 
 @dataclass(frozen=True)

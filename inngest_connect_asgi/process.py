@@ -115,6 +115,7 @@ class ProcessHost:
             start(),
             environ=network.for_a_child(),
             truststore=trust.truststore_is_injected(),
+            certifi=trust.certifi_file(),
         )
         outbox.begin(first)
         for message in ear.hear():

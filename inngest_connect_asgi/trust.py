@@ -14,11 +14,13 @@ from .errors import ConfigurationError, describe
 __all__ = [
     "CERT_DIR",
     "CERT_FILE",
+    "certifi_file",
     "check",
     "description",
     "inject_truststore",
     "make_context",
     "truststore_is_injected",
+    "use_certifi_file",
 ]
 
 CERT_FILE = "SSL_CERT_FILE"
@@ -26,6 +28,8 @@ CERT_DIR = "SSL_CERT_DIR"
 
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 """The names by which OpenSSL finds a certificate in a directory."""
+
+_certifi_file: str | None = None
 
 
 def make_context(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
@@ -45,7 +49,7 @@ def make_context(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise _unusable(file, error) from None
     if file is None and directory is None and not truststore_is_injected():
-        certificates = _certifi()
+        certificates = certifi_file()
         if certificates is not None:
             # A package without its data: the system's store is loaded.
             with suppress(OSError):
@@ -71,7 +75,7 @@ def description(environ: Mapping[str, str] = os.environ) -> str:
         where = [path for path in (paths.cafile, paths.capath) if path is not None]
         store = f" ({', '.join(where)})" if where else ", which has no place here"
         named = [f"the system's store{store}"]
-        if _certifi() is not None:
+        if certifi_file() is not None:
             named.append(f"certifi {_version('certifi')}")
     if environ.get("OPENSSL_CONF"):
         named.append(f"OPENSSL_CONF={environ['OPENSSL_CONF']}")
@@ -136,13 +140,23 @@ def _unusable(file: str | None, error: Exception) -> ConfigurationError:
     return ConfigurationError(f"{CERT_FILE} names {file}, {why}; mend it, or unset it")
 
 
-def _certifi() -> str | None:
+def certifi_file() -> str | None:
+    """The file of certifi's authorities, if there is one: an app may have put another
+    in its place."""
+    if _certifi_file is not None:
+        return _certifi_file
     try:
         import certifi
 
         return certifi.where()
     except Exception:
         return None
+
+
+def use_certifi_file(path: str | None) -> None:
+    """Have this process take certifi's authorities from where the app's finds them."""
+    global _certifi_file
+    _certifi_file = path
 
 
 def _version(name: str) -> str:

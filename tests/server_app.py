@@ -15,10 +15,9 @@ from typing import Any
 
 import inngest
 from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from starlette.types import Receive, Scope, Send
 
 from inngest_connect_asgi import InngestConnectMiddleware
 
@@ -158,14 +157,4 @@ wrapped = InngestConnectMiddleware(
 )
 
 
-async def without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """As Django's is."""
-    if scope["type"] != "http":
-        raise ValueError(f"no {scope['type']}")
-    await PlainTextResponse("here")(scope, receive, send)
-
-
-plain = InngestConnectMiddleware(
-    without_lifespan, client=client, functions=functions, **options
-)
 mounted = Starlette(routes=[Mount("/sub", app)])

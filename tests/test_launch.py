@@ -294,6 +294,7 @@ def test_what_it_needs_of_the_environment() -> None:
             "LC_ALL": "C",
             "DATABASE_URL": "secret",
             "SSLKEYLOGFILE": "/keys",
+            "RES_OPTIONS": "use-vc",
             "PYTHONPATH": "/launcher",
             "PYTHONSTARTUP": "/greet.py",
             "PYTHONHOME": "/opt/python",
@@ -306,6 +307,8 @@ def test_what_it_needs_of_the_environment() -> None:
         "SSL_CERT_FILE": "/ca.pem",
         "OPENSSL_CONF": "/openssl.cnf",
         "LC_ALL": "C",
+        "SSLKEYLOGFILE": "/keys",
+        "RES_OPTIONS": "use-vc",
         "PYTHONHOME": "/opt/python",
     }
 

@@ -608,16 +608,8 @@ def handshake(context: ssl.SSLContext, tls: ssl.SSLContext) -> None:
                 waiting.remove(each)
 
 
-def only_in_certifi(
-    authority: Authority, directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Put another certifi before the one that is installed, here and in a child."""
-    package = directory / "packages" / "certifi"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
-        f"def where() -> str:\n    return {str(authority.file)!r}\n"
-    )
-    monkeypatch.syspath_prepend(str(package.parent))
+def only_in_certifi(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those packages do that put the system's authorities in certifi's place."""
     monkeypatch.setattr(certifi, "where", lambda: str(authority.file))
 
 
@@ -637,7 +629,7 @@ def test_the_api_and_the_gateway_are_trusted_alike(
             pytest.skip("openssl names the files in it")
         monkeypatch.setenv("SSL_CERT_DIR", f"/nowhere:{authority.hashed()}")
     else:
-        only_in_certifi(authority, tmp_path, monkeypatch)
+        only_in_certifi(authority, monkeypatch)
     with over_tls(gateway, authority.server()) as (api_port, _):
         run(lambda: go(gateway, f"https://127.0.0.1:{api_port}"))
 
@@ -732,7 +724,7 @@ def test_truststore_is_used_where_the_app_has_injected_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # It would be trusted without.
-    only_in_certifi(authority, tmp_path, monkeypatch)
+    only_in_certifi(authority, monkeypatch)
 
     async def main() -> None:
         with over_tls(gateway, tls) as (api_port, _):
@@ -806,7 +798,7 @@ def test_what_is_named_replaces_what_is_there(
 ) -> None:
     (tmp_path / "another").mkdir()
     another = Authority(tmp_path / "another")
-    only_in_certifi(authority, tmp_path, monkeypatch)
+    only_in_certifi(authority, monkeypatch)
     handshake(trust.make_context({}), authority.server())
     handshake(trust.make_context({"SSL_CERT_FILE": ""}), authority.server())
     context = trust.make_context({"SSL_CERT_FILE": str(another.file)})

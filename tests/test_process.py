@@ -287,7 +287,7 @@ def test_in_a_thread_such_code_is_told_of_once_with_the_cure(
         for _ in range(2):
             gateway.wait_for_run(gateway.send("native", {"size": size}), 30)
         server.wait_for_log("got no time to run for")
-        server.wait_for_log('isolation="process" keeps the connection out of its reach')
+        server.wait_for_log('isolation="process" keeps the connection out of reach')
         assert server.log.count("got no time to run for") == 1
 
 

@@ -20,7 +20,7 @@ from .harness import closings, off_loop, worker
 from .servers import Server, free_port
 
 APP = "tests.server_app:app"
-PLAIN = "tests.server_app:plain"
+PLAIN = "tests.plain_app:plain"
 
 
 def uvicorn(workers: int, port: int) -> list[str]:
