@@ -32,7 +32,7 @@ ID = b"%026d"
 """All ids have 26 characters, as ULIDs do, so that frames have one length."""
 
 MARK = "#" * 26
-"""Where a request id or a lease id belongs in a frame."""
+"""Where the id of a request, of its lease, or of its job belongs in a frame."""
 
 REQUEST_TIMEOUT = 60.0
 """Seconds without a reply after which a measurement fails."""
@@ -317,16 +317,16 @@ class Gateway:
             user_trace_ctx=TRACE,
             run_id="01JDRUN000000000000000000R",
             lease_id=MARK,
-            job_id="01JDJOB000000000000000000J",
+            job_id=MARK,
         ).SerializeToString()
         data = frame(_message(wire.GATEWAY_EXECUTOR_REQUEST, request))
         self._parts = tuple(data.split(MARK.encode()))
-        assert len(self._parts) == 3
+        assert len(self._parts) == 4
 
     def send(self, request_id: bytes) -> None:
         assert self._live is not None
-        head, middle, tail = self._parts
-        self._live.send(b"".join((head, request_id, middle, request_id, tail)))
+        # Each is of a job of its own: the same one would not run twice.
+        self._live.send(request_id.join(self._parts))
 
 
 class ServeClient:
