@@ -685,9 +685,7 @@ def test_data_is_handled_five_at_a_time() -> None:
     run(main)
 
 
-def test_a_status_report_within_two_seconds_is_ignored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_status_report_within_two_seconds_is_ignored() -> None:
     async def main() -> None:
         with LocalGateway() as gateway:
             async with ready(gateway) as worker:
