@@ -402,7 +402,7 @@ def test_killed_with_twenty_runs_in_flight_it_loses_none(
 
 
 def test_nothing_is_acknowledged_that_has_not_left_the_child(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     read = threading.Event()
     reading = Worker._tell
@@ -441,10 +441,10 @@ def test_nothing_is_acknowledged_that_has_not_left_the_child(
             finally:
                 read.set()
             await replaced(gateway)
-            lost = [each for each in sent if not each.acked_by]
-            assert lost
+            assert not all(each.acked_by for each in sent)
             for each in sent:
-                if each in lost:
+                # Of one that it had just acknowledged, the app may not have heard.
+                if not each.acked_by or each.request.run_id in caplog.text:
                     send(each.request_id)
                 assert (await off_loop(each.wait_for_reply, 15)).status == wire.DONE
         assert calls == len(sent)
@@ -681,15 +681,16 @@ def test_one_that_hangs_is_replaced_and_loses_nothing(
     monkeypatch.setattr("inngest_connect_asgi.process.SILENCE", 5.0)
 
     async def main(gateway: LocalGateway) -> None:
-        leave = asyncio.Event()
+        entered, leave = asyncio.Event(), asyncio.Event()
 
         async def hold(ctx: inngest.Context) -> str:
+            entered.set()
             await leave.wait()
             return "done"
 
         async with worker(gateway, hold, isolation="process"):
             delivery = gateway.request("app-hold")
-            await off_loop(delivery.wait_for_ack)
+            await entered.wait()
             os.kill(the_child(), signal.SIGSTOP)
             await off_loop(
                 gateway.wait_until,

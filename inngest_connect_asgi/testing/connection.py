@@ -221,11 +221,19 @@ class Connection:
         return await self.send_raw(frame.SerializeToString())
 
     async def send_raw(self, data: bytes | str) -> bool:
+        # Not wait_for(), which before Python 3.12 may lose a cancellation.
+        sending = asyncio.ensure_future(self.socket.send(data))
+        sending.add_done_callback(lambda _: sending.cancelled() or sending.exception())
         try:
-            await asyncio.wait_for(self.socket.send(data), WRITE_TIMEOUT)
-        except (ConnectionClosed, asyncio.TimeoutError):
+            await asyncio.wait([sending], timeout=WRITE_TIMEOUT)
+        finally:
+            sending.cancel()
+        if not sending.done():
             return False
-        return True
+        error = sending.exception()
+        if error is not None and not isinstance(error, ConnectionClosed):
+            raise error
+        return error is None
 
     def spawn(
         self, coroutine: Coroutine[Any, Any, None], *, outlives: bool = False

@@ -187,7 +187,8 @@ class Router:
                 await connection.no_forwarding.wait()
         else:
             acked = await self.write(delivery, connection)
-            failure = await acked
+            # An executor that dies leaves it to the gateway.
+            failure = await asyncio.shield(acked)
         if failure:
             self.log.append(
                 Seen(
