@@ -19,6 +19,7 @@ from io import FileIO
 
 from . import ends, logs, pipe, trust
 from .errors import format_traceback
+from .event_loop import EventLoop
 from .lifetime import Lifetime
 from .messages import VERSION, FromRuntime, Log, Start, Stopped
 from .runtime import Runtime
@@ -148,7 +149,7 @@ def main() -> None:
 
 
 def _speak(from_parent: int, to_parent: int) -> None:
-    loop = asyncio.SelectorEventLoop()
+    loop = EventLoop()
     outbox = Outbox(to_parent, loop)
     stopped = Stopped()
     try:

@@ -9,7 +9,7 @@ import re
 import httpx
 import inngest
 
-from . import config, frames, network, sdk, trust
+from . import config, event_loop, frames, network, sdk, trust
 from .errors import ConfigurationError, describe, one_line, scrubbed
 from .gateway_socket import LOGGER, MAX_MESSAGE_SIZE, SUBPROTOCOL, StraightConnect
 from .network import Network
@@ -40,8 +40,8 @@ def check() -> int:
         ways = _network(key)
         for trap in traps():
             print(f"warn  {trap}")
-        start = asyncio.run(_api(client, key, ways))
-        asyncio.run(_gateway(start, key, ways))
+        start = event_loop.run(lambda _: _api(client, key, ways))
+        event_loop.run(lambda _: _gateway(start, key, ways))
     except (Failed, ConfigurationError) as failure:
         print(f"FAIL  {scrubbed(str(failure))}")
         return 1

@@ -8,16 +8,14 @@ there may still close it, and by then the number could be somebody else's.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import selectors
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["EventLoop", "hold"]
+__all__ = ["hold", "hold_selector"]
 
 
 class HasDescriptor(Protocol):
@@ -42,23 +40,11 @@ def hold(thing: HasDescriptor) -> None:
             os.register_at_fork(after_in_child=_let_go)
 
 
-class EventLoop(asyncio.SelectorEventLoop):
-    """A loop of which no fork gets a connection.
-
-    Not the policy's: the app may have put uvloop there.
-    """
-
-    def __init__(self) -> None:
-        selector = selectors.DefaultSelector()
-        super().__init__(selector)
-        _selectors.add(selector)
-        if hasattr(selector, "fileno"):
-            hold(selector)
-
-    async def sock_connect(self, sock: socket.socket, address: object) -> None:
-        # A connection that nobody reads from for now is not in the selector.
-        hold(sock)
-        await super().sock_connect(sock, address)  # type: ignore[arg-type]
+def hold_selector(selector: selectors.BaseSelector) -> None:
+    """Keep whatever is registered with an event loop's selector from any fork."""
+    _selectors.add(selector)
+    if hasattr(selector, "fileno"):
+        hold(selector)
 
 
 def _let_go() -> None:

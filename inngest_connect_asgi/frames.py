@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from .messages import Configuration, Lease, Outcome, Request
 from .wire import connect_pb2 as wire
@@ -49,7 +49,9 @@ def parse(message: type[M], data: bytes) -> M:
     """
     try:
         return message.FromString(data)
-    except DecodeError as error:
+    except Exception as error:
+        # DecodeError, where protobuf is native code. Where it is Python's own, whatever
+        # its parser runs into: UnicodeDecodeError, IndexError, struct.error.
         raise Malformed(f"not a {message.DESCRIPTOR.name}") from error
 
 

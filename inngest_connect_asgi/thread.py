@@ -6,17 +6,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from . import ends
-from .forks import EventLoop
+from . import ends, event_loop
 from .lifetime import Lifetime
 from .mailbox import Mailbox
 from .messages import FromApp, FromRuntime, Start
 from .runtime import Runtime
 
 __all__ = ["ThreadHost"]
-
-CANCEL_TIMEOUT = 5.0
-"""Seconds for tasks that are left to end when they are cancelled."""
 
 
 class ThreadHost:
@@ -43,27 +39,18 @@ class ThreadHost:
         Raises:
             BaseException: The runtime crashed.
         """
-        loop = EventLoop()
-        try:
-            loop.run_until_complete(self._run(loop, start, tell))
-        finally:
-            self._mailbox = self._crash = None
-            try:
-                loop.run_until_complete(_clean_up(loop))
-            finally:
-                loop.close()
 
-    async def _run(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        start: Callable[[], Start],
-        tell: Callable[[FromRuntime], None],
-    ) -> None:
-        runtime = Runtime(tell)
-        lifetime = Lifetime(runtime)
-        self._crash = lambda error: loop.call_soon_threadsafe(lifetime.crash, error)
-        self._mailbox = Mailbox(loop, ends.guarded(runtime.receive, lifetime.crash))
-        await lifetime.run(start())
+        async def main(loop: asyncio.AbstractEventLoop) -> None:
+            runtime = Runtime(tell)
+            lifetime = Lifetime(runtime)
+            self._crash = lambda error: loop.call_soon_threadsafe(lifetime.crash, error)
+            self._mailbox = Mailbox(loop, ends.guarded(runtime.receive, lifetime.crash))
+            try:
+                await lifetime.run(start())
+            finally:
+                self._mailbox = self._crash = None
+
+        event_loop.run(main)
 
     def send(self, message: FromApp) -> None:
         """Send a message to the runtime, if there is one; from any thread."""
@@ -77,12 +64,3 @@ class ThreadHost:
         if crash is not None:
             with suppress(RuntimeError):  # its loop is closed by now
                 crash(error)
-
-
-async def _clean_up(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
-    await loop.shutdown_asyncgens()

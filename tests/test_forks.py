@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import pytest
 
 from inngest_connect_asgi import forks
+from inngest_connect_asgi.event_loop import EventLoop
 from inngest_connect_asgi.testing import LocalGateway
 
 from .processes import descriptors
@@ -48,8 +49,8 @@ def check_gone(numbers: Iterable[int]) -> None:
         assert os.readlink(f"/proc/self/fd/{number}") == "/dev/null", number
 
 
-def run(main: Callable[[forks.EventLoop], Awaitable[None]]) -> None:
-    loop = forks.EventLoop()
+def run(main: Callable[[EventLoop], Awaitable[None]]) -> None:
+    loop = EventLoop()
     try:
         loop.run_until_complete(main(loop))
     finally:
@@ -57,7 +58,7 @@ def run(main: Callable[[forks.EventLoop], Awaitable[None]]) -> None:
 
 
 def test_what_a_loop_has_is_not_in_a_fork() -> None:
-    async def main(loop: forks.EventLoop) -> None:
+    async def main(loop: EventLoop) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             loop.add_reader(listener, lambda: None)
             transport, _ = await loop.create_connection(
@@ -79,7 +80,7 @@ def test_what_a_loop_has_is_not_in_a_fork() -> None:
 
 
 def test_what_is_written_after_a_fork_still_arrives() -> None:
-    async def main(loop: forks.EventLoop) -> None:
+    async def main(loop: EventLoop) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with ours, theirs:
@@ -115,7 +116,7 @@ def test_a_number_that_is_somebody_elses_by_now_is_left_alone(
 
 
 def test_a_closed_loop_hurts_no_fork() -> None:
-    loop = forks.EventLoop()
+    loop = EventLoop()
     selector = loop._selector  # type: ignore[attr-defined]
     loop.close()
     in_fork(lambda: None)

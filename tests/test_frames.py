@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+from google.protobuf.internal import api_implementation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,3 +113,20 @@ def test_a_reply_echoes_what_the_server_wants(
 
 def test_the_package_of_the_wire_is_not_the_sdks() -> None:
     assert not wire.DESCRIPTOR.package.startswith("connect.v1")
+
+
+def test_where_protobuf_is_pure_python_it_is_the_same() -> None:
+    """Its parser raises what it runs into: UnicodeDecodeError, IndexError and more."""
+    name = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
+    if os.environ.get(name) == "python":
+        assert api_implementation.Type() == "python"
+        with pytest.raises(frames.Malformed):
+            frames.executor_request(b"\x0a\x02\xff\xfe")
+        return
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        env={**os.environ, name: "python"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
