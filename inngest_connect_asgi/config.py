@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import platform
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 import inngest
 
-from . import network, sdk
+from . import libraries, network, sdk
 from .errors import ConfigurationError, scrubbed
 from .messages import Configuration, Probe
 from .urls import gateway_scheme
@@ -246,7 +245,7 @@ def _probe(
         raise ConfigurationError(
             f'probe must be a port such as ":8081", or host:port, not {address!r}'
         )
-    if importlib.util.find_spec("uvicorn") is None:
+    if not libraries.is_installed("uvicorn"):
         raise ConfigurationError(
             'probe needs uvicorn: pip install "inngest-connect-asgi[probe]"'
         )
@@ -260,7 +259,7 @@ def _probe(
         # The figures of the one worker that has the port, among those of all, would
         # only mislead.
         metrics=MULTIPROCESS not in environ
-        and importlib.util.find_spec("prometheus_client") is not None,
+        and libraries.is_installed("prometheus_client"),
     )
 
 

@@ -6,7 +6,6 @@ runtime that has fallen silent is not healthy because it once said so.
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from . import logs
+from .libraries import version
 from .messages import SILENCE, Configuration, State
 
 __all__ = ["Event", "Health", "Sample", "Verdict", "facts"]
@@ -56,7 +56,7 @@ def facts(configuration: Configuration) -> dict[str, str]:
     return {
         "instance_id": configuration.instance_id,
         "isolation": configuration.isolation,
-        "inngest-connect-asgi": importlib.metadata.version("inngest-connect-asgi"),
+        "inngest-connect-asgi": version("inngest-connect-asgi"),
         "inngest": configuration.sdk_version,
         "python": platform.python_version(),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import importlib.util
 import logging
 import threading
 import traceback
@@ -16,7 +17,7 @@ from . import logs
 from .errors import describe
 from .messages import Log
 
-__all__ = ["Library", "TooOld", "is_the_callers", "version"]
+__all__ = ["Library", "TooOld", "is_installed", "is_the_callers", "version"]
 
 
 class TooOld(Exception):
@@ -30,6 +31,15 @@ def version(distribution: str) -> str:
     except Exception:
         found = None
     return found or "unknown"
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported, as far as can be told without doing so."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except Exception:
+        # One that somebody has made by hand, or an import hook of the app's.
+        return False
 
 
 class Library:

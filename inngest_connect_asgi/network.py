@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import importlib.util
 import os
 import ssl
 import sys
@@ -17,7 +16,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from . import proxies, trust
+from . import libraries, proxies, trust
 from .errors import ConfigurationError, describe, one_line
 from .proxies import Proxy
 
@@ -271,7 +270,7 @@ def _check_proxy(proxy: Proxy, url: str) -> None:
                 'pip install "inngest-connect-asgi[socks]"'
             )
     if not proxy.is_plain and not _websockets_decodes():
-        version = metadata.version("websockets")
+        version = libraries.version("websockets")
         raise ConfigurationError(
             f"{proxy.source} has a character in its user name or password that "
             f"websockets {version} can't hand to a proxy: one of / ? # [ ], a blank, "
@@ -306,7 +305,7 @@ def _websockets_decodes() -> bool:
 
 
 def _is_there(name: str, version: tuple[int, int]) -> bool:
-    if importlib.util.find_spec(name) is None:
+    if not libraries.is_installed(name):
         return False
     try:
         parts = metadata.version(name.replace("_", "-")).split(".")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import socket
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from .endpoints import health_app
 from .ends import spawn, start_thread
 from .errors import describe
 from .health import Health, facts
+from .libraries import version
 from .messages import Configuration, Probe, State
 
 if TYPE_CHECKING:
@@ -214,11 +214,7 @@ def _name(host: str, port: int) -> str:
 
 
 def _leave_out(log: Log, what: str, library: str, error: BaseException) -> None:
-    try:
-        version = importlib.metadata.version(library)
-    except Exception:
-        version = "of no known version"
     log(
         logging.WARNING,
-        f"{what} is left out, with {library} {version}: {describe(error)}",
+        f"{what} is left out, with {library} {version(library)}: {describe(error)}",
     )

@@ -12,7 +12,6 @@ import contextvars
 import copy
 import functools
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import logging
@@ -20,6 +19,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from . import logs
 from .attempts import Attempt
 from .context import CURRENT, Run
 from .errors import ConfigurationError, describe
+from .libraries import version
 from .messages import App, Lease, Outcome, Request
 from .surroundings import Surroundings
 
@@ -53,7 +54,7 @@ __all__ = [
     "served_function_ids",
 ]
 
-VERSION = importlib.metadata.version("inngest")
+VERSION = version("inngest")
 LANGUAGE = "py"
 
 MAX_BODY_SIZE = 8 * 1024 * 1024 - 64 * 1024
@@ -326,9 +327,15 @@ class FunctionRunner:
 def served_function_ids(view: Callable[..., Any]) -> set[str]:
     """The ids of the functions behind a view that the SDK's ``serve`` made, if any."""
     ids: set[str] = set()
-    for cell in getattr(inspect.unwrap(view), "__closure__", None) or ():
-        if isinstance(cell.cell_contents, comm_lib.CommHandler):
-            ids |= set(cell.cell_contents._fns)
+    with suppress(Exception):  # what is no function may be anything
+        view = inspect.unwrap(view)
+    for cell in getattr(view, "__closure__", None) or ():
+        try:
+            handler = cell.cell_contents
+        except ValueError:  # it is empty
+            continue
+        if isinstance(handler, comm_lib.CommHandler):
+            ids |= set(handler._fns)
     return ids
 
 

@@ -7,9 +7,9 @@ import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib import metadata
 
 from .errors import ConfigurationError, describe
+from .libraries import version
 
 __all__ = [
     "CERT_DIR",
@@ -69,14 +69,14 @@ def description(environ: Mapping[str, str] = os.environ) -> str:
     """Who is trusted, for a person."""
     named = [f"{v}={environ[v]}" for v in (CERT_FILE, CERT_DIR) if environ.get(v)]
     if truststore_is_injected():
-        named.insert(0, f"truststore {_version('truststore')}")
+        named.insert(0, f"truststore {version('truststore')}")
     elif not named:
         paths = ssl.get_default_verify_paths()
         where = [path for path in (paths.cafile, paths.capath) if path is not None]
         store = f" ({', '.join(where)})" if where else ", which has no place here"
         named = [f"the system's store{store}"]
         if certifi_file() is not None:
-            named.append(f"certifi {_version('certifi')}")
+            named.append(f"certifi {version('certifi')}")
     if environ.get("OPENSSL_CONF"):
         named.append(f"OPENSSL_CONF={environ['OPENSSL_CONF']}")
     return "; ".join(named)
@@ -157,10 +157,3 @@ def use_certifi_file(path: str | None) -> None:
     """Have this process take certifi's authorities from where the app's finds them."""
     global _certifi_file
     _certifi_file = path
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except Exception:
-        return "of an unknown version"

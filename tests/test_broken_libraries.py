@@ -27,7 +27,7 @@ from sentry_sdk.transport import Transport
 from starlette.applications import Starlette
 
 import inngest_connect_asgi
-from inngest_connect_asgi import integrations, prometheus
+from inngest_connect_asgi import integrations, libraries, prometheus, sdk
 from inngest_connect_asgi.messages import State
 from inngest_connect_asgi.surroundings import Surroundings
 from inngest_connect_asgi.testing import LocalGateway
@@ -557,3 +557,25 @@ def test_a_starlette_that_is_wrapped_is_served(monkeypatch: Patch) -> None:
     with LocalGateway() as gateway:
         url = f"{gateway.origin}/v0/connect/start"
         assert httpx.post(url, timeout=20).status_code < 500
+
+
+def test_a_module_made_by_hand_is_not_installed(monkeypatch: Patch) -> None:
+    # Such a one has no spec, and importlib raises ValueError.
+    monkeypatch.setitem(sys.modules, "prometheus_client", types.ModuleType("by_hand"))
+    assert not libraries.is_installed("prometheus_client")
+    assert libraries.is_installed("uvicorn")
+
+
+def test_views_of_any_kind_are_looked_at() -> None:
+    def outer() -> Callable[[], object]:
+        def view() -> object:
+            return late
+
+        return view
+        late: object = None
+
+    def wrapped() -> None: ...
+
+    wrapped.__wrapped__ = wrapped  # type: ignore[attr-defined]
+    for view in (outer(), wrapped, object(), partial(outer)):
+        assert sdk.served_function_ids(view) == set()  # type: ignore[arg-type]

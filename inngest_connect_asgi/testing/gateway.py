@@ -399,6 +399,7 @@ class LocalGateway:
         app: str | None = None,
         request_id: str | None = None,
         job_id: str | None = None,
+        run_id: str | None = None,
         step_id: str = "step",
         connection: Connection | None = None,
     ) -> Delivery:
@@ -410,7 +411,9 @@ class LocalGateway:
             app: The app to name; by default the one before the first hyphen.
             request_id: To send a request again, under a lease of its own; by default
                 a new one.
-            job_id: By default a new one.
+            job_id: By default a new one. To send the same attempt of a job again takes
+                the same job, run, step and payload.
+            run_id: By default a new one.
             connection: Where to send it; by default the newest ready connection.
         """
         if payload is None:
@@ -423,6 +426,7 @@ class LocalGateway:
             payload=payload,
             request_id=request_id,
             job_id=job_id,
+            run_id=run_id,
             step_id=step_id,
         )
         target = connection or self.ready_connections[-1]
