@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import NamedTuple
+from hashlib import blake2b
+from typing import Any, NewType
 
 from .messages import Delivery, Outcome, Request
 
-__all__ = ["Attempt", "Attempts"]
+__all__ = ["Attempt", "Attempts", "identify"]
 
 OVERHEAD = 1024
 """Bytes that an outcome takes besides its body, so that small ones are bounded too."""
 
 
-class Attempt(NamedTuple):
-    """What makes two requests the same attempt: a retry has another number."""
+Attempt = NewType("Attempt", bytes)
+"""What makes two requests the same attempt, as a digest: a retry has another number.
 
-    function: str
-    run_id: str
-    job_id: str
-    number: int
-    step_id: str
-    state: bytes
-    """A digest of what is memoized."""
+Neither this nor what is kept by it is anything that the garbage collector looks at, or
+tens of thousands of them would slow down all that the app does.
+"""
+
+
+def identify(
+    function: str, run_id: str, job_id: str, number: int, step_id: str, state: str
+) -> Attempt:
+    """Tell an attempt by all that makes it one; ``state`` is what is memoized."""
+    parts = repr((function, run_id, job_id, number, step_id, state))
+    return Attempt(blake2b(parts.encode(errors="replace"), digest_size=20).digest())
 
 
 class Attempts:
@@ -49,7 +54,7 @@ class Attempts:
         self._undelivered: dict[Attempt, tuple[Outcome, set[Delivery]]] = {}
         self._attempts: dict[Delivery, Attempt] = {}
         """Of the undelivered."""
-        self._delivered: OrderedDict[Attempt, Outcome] = OrderedDict()
+        self._delivered: OrderedDict[Attempt, tuple[Any, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def outcome(self, attempt: Attempt) -> Outcome | None:
@@ -58,7 +63,8 @@ class Attempts:
             undelivered = self._undelivered.get(attempt)
             if undelivered is not None:
                 return undelivered[0]
-            return self._delivered.get(attempt)
+            delivered = self._delivered.get(attempt)
+            return None if delivered is None else Outcome(*delivered)
 
     def begin(self, attempt: Attempt, request: Request) -> bool:
         """Begin a run; returns ``False``, and has the request wait, if one is begun."""
@@ -95,16 +101,12 @@ class Attempts:
             if deliveries:
                 return
             del self._undelivered[attempt]
-            self._delivered[attempt] = outcome
-            self._size += _size(outcome)
+            self._delivered[attempt] = tuple(vars(outcome).values())
+            self._size += OVERHEAD + len(outcome.body)
             while self._size > self._capacity:
                 self._forget(next(iter(self._delivered)))
 
     def _forget(self, attempt: Attempt) -> None:
-        outcome = self._delivered.pop(attempt, None)
-        if outcome is not None:
-            self._size -= _size(outcome)
-
-
-def _size(outcome: Outcome) -> int:
-    return OVERHEAD + len(outcome.body)
+        delivered = self._delivered.pop(attempt, None)
+        if delivered is not None:
+            self._size -= OVERHEAD + len(Outcome(*delivered).body)

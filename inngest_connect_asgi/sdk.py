@@ -26,7 +26,7 @@ from typing import Any
 import inngest
 
 from . import logs
-from .attempts import Attempt
+from .attempts import Attempt, identify
 from .context import CURRENT, Run
 from .errors import ConfigurationError, describe
 from .libraries import version
@@ -40,6 +40,7 @@ try:
         # warnings should be able to import this all the same.
         warnings.simplefilter("ignore", DeprecationWarning)
         from inngest._internal import comm_lib, const, net, server_lib
+        from pydantic_core import from_json
 except ImportError as error:
     _import_error = error
 
@@ -268,23 +269,24 @@ class FunctionRunner:
         if not request.job_id:
             return None
         try:
-            payload = json.loads(request.payload)
+            # With large events several times as fast as the standard library.
+            payload = from_json(request.payload)
             context = payload["ctx"]
+            number = int(context["attempt"])
             # What there is by now: with use_api the steps are not in the payload.
             state = [payload.get("steps"), (context.get("stack") or {}).get("stack")]
-            number = int(context["attempt"])
-            text = json.dumps(state, sort_keys=True)
+            memoized = json.dumps(state, sort_keys=True) if any(state) else ""
         except Exception:
             # Not a call request: running it will say what is wrong with it.
             return None
         lease = request.lease
-        return Attempt(
+        return identify(
             lease.function_slug,
             lease.run_id,
             request.job_id,
             number,
             lease.step_id or "",
-            hashlib.blake2b(text.encode(), digest_size=16).digest(),
+            memoized,
         )
 
     def cancelled(self, request: Request, error: asyncio.CancelledError) -> Outcome:

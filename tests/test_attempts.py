@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
 import inngest
 import pytest
 
-from inngest_connect_asgi.attempts import OVERHEAD, Attempt, Attempts
+from inngest_connect_asgi.attempts import OVERHEAD, Attempt, Attempts, identify
 from inngest_connect_asgi.messages import Outcome, Request
 from inngest_connect_asgi.sdk import FunctionRunner
 
@@ -16,7 +17,7 @@ DONE = Outcome(200, b'"done"')
 
 
 def attempt(number: int = 0) -> Attempt:
-    return Attempt("app-f", "run", "job", number, "step", b"state")
+    return identify("app-f", "run", "job", number, "step", "state")
 
 
 def request(request_id: str) -> Request:
@@ -54,6 +55,7 @@ def test_the_oldest_outcomes_are_forgotten() -> None:
         attempts.delivered(delivery)
     known = [number for number in range(5) if attempts.outcome(attempt(number))]
     assert known == [3, 4]
+    assert attempts.outcome(attempt(4)) == Outcome(200, bytes(100))
     # A larger one than there is room for takes nothing with it for nothing.
     delivery = lease("large").delivery
     attempts.answered(attempt(9), Outcome(200, bytes(10_000)), delivery)
@@ -69,6 +71,19 @@ def test_an_outcome_that_is_given_again_is_counted_once() -> None:
         attempts.answered(attempt(), DONE, delivery)
         attempts.delivered(delivery)
     assert attempts._size == OVERHEAD + len(DONE.body)
+
+
+def test_what_is_remembered_is_no_matter_of_the_garbage_collector() -> None:
+    attempts = Attempts(10**9)
+    for number in range(100):
+        delivery = lease(f"r{number}").delivery
+        attempts.answered(attempt(number), Outcome(200, b"x", True, "1"), delivery)
+        attempts.delivered(delivery)
+    # The first time it looks at a tuple, it finds nothing in there.
+    gc.collect()
+    for key, kept in attempts._delivered.items():
+        assert not gc.is_tracked(key)
+        assert not gc.is_tracked(kept)
 
 
 # Which attempt a request is for
