@@ -181,7 +181,7 @@ class Core:
         self._was_live = False
         self._reconnects_for = CONNECTION_LOST
         """Why the last connection that was live is to be replaced, or was."""
-        self._settled: OrderedDict[Delivery, None] = OrderedDict()
+        self._settled: OrderedDict[tuple[str, ...], None] = OrderedDict()
         self._superseded: OrderedDict[Delivery, None] = OrderedDict()
         """Those of which the server has sent the request anew."""
         self._asked: set[Delivery] = set()
@@ -226,7 +226,7 @@ class Core:
         """
         if state is not None:
             self._go_on_from(state)
-        self._settled.update(dict.fromkeys(settled))
+        self._settled.update((tuple(each), None) for each in settled)
         for lease in requests:
             self._take_up(lease, now, extend_now=True)
         for lease in offered:
@@ -1031,7 +1031,8 @@ class Core:
     def _settle(self, delivery: Delivery, now: float) -> None:
         self.replies.settle(delivery)
         self._asked.discard(delivery)
-        self._settled[delivery] = None
+        # A plain tuple, which the garbage collector soon leaves alone.
+        self._settled[tuple(delivery)] = None
         if len(self._settled) > SETTLED_REMEMBERED:
             self._settled.popitem(last=False)
         self._do(Tell(Delivered(delivery)))

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 __all__ = [
@@ -206,7 +207,7 @@ class Lease:
         if not self.first_lease_id:
             object.__setattr__(self, "first_lease_id", self.lease_id)
 
-    @property
+    @cached_property
     def delivery(self) -> Delivery:
         return Delivery(self.request_id, self.first_lease_id)
 

@@ -89,7 +89,7 @@ class Worker:
         self._starting = False
         """Whether the next turn of the loop starts some of them."""
         self._undelivered: dict[Delivery, Result] = {}
-        self._settled: deque[Delivery] = deque(maxlen=SETTLED_REMEMBERED)
+        self._settled: deque[tuple[str, ...]] = deque(maxlen=SETTLED_REMEMBERED)
         self._attempts = Attempts(settings.outcome_buffer_size)
         self._tasks: set[asyncio.Task[None]] = set()
         self._cancelling = False
@@ -217,7 +217,7 @@ class Worker:
                 Undelivered(result.lease, len(result.outcome.body))
                 for result in list(self._undelivered.values())
             ),
-            tuple(self._settled),
+            tuple(Delivery(*each) for each in list(self._settled)),
             self._health.state,
             self._drain,
             min(logging.getLogger(n).getEffectiveLevel() for n in LOGGERS),
@@ -241,7 +241,8 @@ class Worker:
                 run.lease = replace(run.lease, lease_id=message.lease_id)
         elif isinstance(message, Delivered):
             self._undelivered.pop(message.delivery, None)
-            self._settled.append(message.delivery)
+            # A plain tuple, which the garbage collector soon leaves alone.
+            self._settled.append(tuple(message.delivery))
             self._attempts.delivered(message.delivery)
         elif isinstance(message, Wanted):
             self._supervisor.send(self._undelivered[message.delivery])

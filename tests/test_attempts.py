@@ -70,6 +70,7 @@ def test_an_outcome_that_is_given_again_is_counted_once() -> None:
         delivery = lease(f"r{number}").delivery
         attempts.answered(attempt(), DONE, delivery)
         attempts.delivered(delivery)
+        assert attempts.outcome(attempt()) == DONE
     assert attempts._size == OVERHEAD + len(DONE.body)
 
 
