@@ -193,6 +193,8 @@ class Core:
         """The last reply that made it look so."""
         self._flush_keys: dict[Delivery, str | None] = {}
         self._stop_at: float | None = None
+        self._abandoned = False
+        """Whether the time to stop is up."""
         self._finished = False
         self._warned: set[str] = set()
         self._watch = AppWatch()
@@ -231,15 +233,26 @@ class Core:
             self._take_up(lease, now, extend_now=True)
         for lease in offered:
             self._give_up_offered(lease, now)
-        for each in undelivered:
-            self.leases.release(each.lease.delivery)
-            if self._is_superseded(each.lease.delivery):
-                self._drop(each.lease, now)
-            elif each.lease.delivery not in self.replies:
-                self.replies.add(each.lease, each.size, None)
+        # Lease ids are ULIDs: those of a request sort in the order in which it came.
+        for each in sorted(undelivered, key=lambda each: each.lease.first_lease_id):
+            self._take_up_reply(each, now)
         self._watch.start(now)
         self._connect(now)
         return self._take(now)
+
+    def _take_up_reply(self, undelivered: Undelivered, now: float) -> None:
+        """Keep account of a reply, unless its request came anew and runs."""
+        lease = undelivered.lease
+        delivery = lease.delivery
+        self.leases.release(delivery)
+        running = self.leases.of(lease.request_id)
+        if delivery in self._superseded or (
+            running is not None and running.lease_id > delivery.lease_id
+        ):
+            self._drop(lease, now)
+        elif delivery not in self.replies:
+            self._replace_older(delivery, now)
+            self.replies.add(lease, undelivered.size, None)
 
     def _go_on_from(self, state: State) -> None:
         """Count on where another runtime has left off."""
@@ -942,17 +955,21 @@ class Core:
 
     def _take_up(self, lease: Lease, now: float, *, extend_now: bool = False) -> None:
         """Hold a lease, in the place of any other of the same request id."""
-        older = self.leases.of(lease.request_id)
-        if older is not None and older != lease.delivery:
+        self._replace_older(lease.delivery, now)
+        self.leases.hold(lease, now, extend_now=extend_now)
+
+    def _replace_older(self, delivery: Delivery, now: float) -> None:
+        """Do no more for any other delivery of the same request id."""
+        older = self.leases.of(delivery.request_id)
+        if older is not None and older != delivery:
             self.leases.release(older)
             self._supersede(older)
-        reply = self.replies.of(lease.request_id)
-        if reply is not None and reply.delivery != lease.delivery:
+        reply = self.replies.of(delivery.request_id)
+        if reply is not None and reply.delivery != delivery:
             # It would be taken for the answer to what has come now.
             self._supersede(reply.delivery)
             self.replies.settle(reply.delivery)
             self._drop(reply.lease, now)
-        self.leases.hold(lease, now, extend_now=extend_now)
 
     def _supersede(self, delivery: Delivery) -> None:
         self._superseded[delivery] = None
@@ -1031,11 +1048,15 @@ class Core:
     def _settle(self, delivery: Delivery, now: float) -> None:
         self.replies.settle(delivery)
         self._asked.discard(delivery)
+        self._remember(delivery)
+        self._do(Tell(Delivered(delivery)))
+        self._touch(now)
+
+    def _remember(self, delivery: Delivery) -> None:
+        """Take no notice of this reply, should it come again: it is over."""
         self._settled[delivery] = None
         if len(self._settled) > SETTLED_REMEMBERED:
             self._settled.popitem(last=False)
-        self._do(Tell(Delivered(delivery)))
-        self._touch(now)
 
     @property
     def _may_reflush(self) -> bool:
@@ -1062,6 +1083,8 @@ class Core:
 
     def _give_up_overflow(self, now: float) -> None:
         for reply in self.replies.overflow():
+            self._asked.discard(reply.delivery)
+            self._remember(reply.delivery)
             self._do(Tell(Delivered(reply.delivery)))
             self._log_given_up(reply, "the reply buffer is full", now)
 
@@ -1075,10 +1098,12 @@ class Core:
         """Stop, once nothing is left to do or the time is up."""
         timed_out = self._stop_at is not None and self._stop_at <= now
         unsent = any(link.unsent_acks for link in self._links.values())
-        if not timed_out and (len(self.leases) or len(self.replies) or unsent):
+        waits = len(self.leases) or len(self.replies) or unsent
+        if waits and not (timed_out or self._abandoned):
             return
         if timed_out:
             self._stop_at = None
+            self._abandoned = True
             self._abandon(now)
         self._retry_at = None
         for link in list(self._links.values()):
@@ -1088,6 +1113,8 @@ class Core:
                 self._do(Abort(link.id))
                 self._forget(link, now)
         if not self._links:
+            # A function may have ended since the time was up.
+            self._abandon(now)
             self._stop_at = self._state_at = None
             self._finished = True
 
@@ -1101,6 +1128,7 @@ class Core:
             self.leases.release(held.lease.delivery)
         for reply in list(self.replies):
             self.replies.settle(reply.delivery)
+            self._remember(reply.delivery)
             self.replies.given_up += 1
             self._log_given_up(reply, "the worker had to shut down", now)
 
@@ -1108,17 +1136,20 @@ class Core:
 
     def _take(self, now: float) -> list[Action]:
         """What all has been decided, and what follows from it."""
-        if not self._finished:
-            if len(self._links) > 1:
-                self._retire(now)
-            if self.replies.waiting:
-                self._give_up_overflow(now)
-                self._flush(now)
-            if self.stopping:
-                self._wind_up(now)
-            self._tell_state(now)
-            if self._finished:
-                self._do(Finish())
+        if self._finished:
+            # Two events of one turn: the first was the end.
+            self._actions.clear()
+            return []
+        if len(self._links) > 1:
+            self._retire(now)
+        if self.replies.waiting:
+            self._give_up_overflow(now)
+            self._flush(now)
+        if self.stopping:
+            self._wind_up(now)
+        self._tell_state(now)
+        if self._finished:
+            self._do(Finish())
         actions, self._actions = self._actions, []
         return actions
 
