@@ -409,6 +409,7 @@ class Core:
             self.replies.sent(frame.delivery, frame.link, now + ACK_TIMEOUT)
             if link is not None:
                 link.queued -= len(frame.result.outcome.body)
+                link.reply_sent(frame.delivery)
                 self._ask_for_postponed(link)
         elif link is not None:
             lease = link.unsent_acks.pop(frame.delivery, None)
@@ -858,9 +859,10 @@ class Core:
                 self._touch(now, at_once=news)
         elif kind == wire.WORKER_REPLY_ACK:
             ack = frames.parse(wire.WorkerReplyAckData, message.payload)
-            reply = self.replies.of(ack.request_id)
-            if reply is not None:
-                self._settle(reply.delivery, now)
+            # By its request id alone it could be about an earlier delivery.
+            delivery = link.reply_acked(ack.request_id)
+            if delivery is not None and delivery in self.replies:
+                self._settle(delivery, now)
         elif kind == wire.WORKER_REQUEST_EXTEND_LEASE_ACK:
             answer = frames.parse(wire.WorkerRequestExtendLeaseAckData, message.payload)
             self._extended(link, answer, now)
