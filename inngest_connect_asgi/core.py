@@ -229,30 +229,36 @@ class Core:
         if state is not None:
             self._go_on_from(state)
         self._settled.update(dict.fromkeys(settled))
+        requests, undelivered = tuple(requests), tuple(undelivered)
+        self._supersede_all_but_the_newest(
+            *(lease.delivery for lease in requests),
+            *(each.lease.delivery for each in undelivered),
+            *self._settled,
+        )
         for lease in requests:
-            self._take_up(lease, now, extend_now=True)
+            if lease.delivery not in self._superseded:
+                self._take_up(lease, now, extend_now=True)
         for lease in offered:
             self._give_up_offered(lease, now)
-        # Lease ids are ULIDs: those of a request sort in the order in which it came.
-        for each in sorted(undelivered, key=lambda each: each.lease.first_lease_id):
-            self._take_up_reply(each, now)
+        for each in undelivered:
+            delivery = each.lease.delivery
+            self.leases.release(delivery)
+            if delivery in self._superseded:
+                self._drop(each.lease, now)
+            elif delivery not in self.replies:
+                self.replies.add(each.lease, each.size, None)
         self._watch.start(now)
         self._connect(now)
         return self._take(now)
 
-    def _take_up_reply(self, undelivered: Undelivered, now: float) -> None:
-        """Keep account of a reply, unless its request came anew and runs."""
-        lease = undelivered.lease
-        delivery = lease.delivery
-        self.leases.release(delivery)
-        running = self.leases.of(lease.request_id)
-        if delivery in self._superseded or (
-            running is not None and running.lease_id > delivery.lease_id
-        ):
-            self._drop(lease, now)
-        elif delivery not in self.replies:
-            self._replace_older(delivery, now)
-            self.replies.add(lease, undelivered.size, None)
+    def _supersede_all_but_the_newest(self, *deliveries: Delivery) -> None:
+        """Lease ids are ULIDs: those of a request sort in the order in which it came."""
+        newest: dict[str, Delivery] = {}
+        for delivery in deliveries:
+            other = newest.setdefault(delivery.request_id, delivery)
+            if other != delivery:
+                newest[delivery.request_id] = max(other, delivery)
+                self._supersede(min(other, delivery))
 
     def _go_on_from(self, state: State) -> None:
         """Count on where another runtime has left off."""
@@ -957,21 +963,17 @@ class Core:
 
     def _take_up(self, lease: Lease, now: float, *, extend_now: bool = False) -> None:
         """Hold a lease, in the place of any other of the same request id."""
-        self._replace_older(lease.delivery, now)
-        self.leases.hold(lease, now, extend_now=extend_now)
-
-    def _replace_older(self, delivery: Delivery, now: float) -> None:
-        """Do no more for any other delivery of the same request id."""
-        older = self.leases.of(delivery.request_id)
-        if older is not None and older != delivery:
+        older = self.leases.of(lease.request_id)
+        if older is not None and older != lease.delivery:
             self.leases.release(older)
             self._supersede(older)
-        reply = self.replies.of(delivery.request_id)
-        if reply is not None and reply.delivery != delivery:
+        reply = self.replies.of(lease.request_id)
+        if reply is not None and reply.delivery != lease.delivery:
             # It would be taken for the answer to what has come now.
             self._supersede(reply.delivery)
             self.replies.settle(reply.delivery)
             self._drop(reply.lease, now)
+        self.leases.hold(lease, now, extend_now=extend_now)
 
     def _supersede(self, delivery: Delivery) -> None:
         self._superseded[delivery] = None
