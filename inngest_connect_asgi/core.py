@@ -401,7 +401,12 @@ class Core:
         return self._take(now)
 
     def wants(self, frame: Send | SendReply) -> bool:
-        """Whether to write a frame that has waited: not every acknowledgement."""
+        """Whether to write a frame that has waited.
+
+        Not every acknowledgement, and no reply to what the server has sent anew.
+        """
+        if isinstance(frame, SendReply):
+            return frame.delivery not in self._superseded
         if not frame.acknowledges:
             return True
         link = self._links.get(frame.link)
@@ -414,9 +419,10 @@ class Core:
         if isinstance(frame, SendReply):
             self.replies.sent(frame.delivery, frame.link, now + ACK_TIMEOUT)
             if link is not None:
-                link.queued -= len(frame.result.outcome.body)
                 link.reply_sent(frame.delivery)
-                self._ask_for_postponed(link)
+                if frame.delivery not in self._superseded:
+                    link.queued -= len(frame.result.outcome.body)
+                    self._ask_for_postponed(link)
         elif link is not None:
             lease = link.unsent_acks.pop(frame.delivery, None)
             if lease is not None:
@@ -971,8 +977,13 @@ class Core:
         if reply is not None and reply.delivery != lease.delivery:
             # It would be taken for the answer to what has come now.
             self._supersede(reply.delivery)
+            link = self._links.get(reply.link) if reply.link is not None else None
+            is_queued = self.replies.is_queued(reply.delivery)
             self.replies.settle(reply.delivery)
             self._drop(reply.lease, now)
+            if link is not None and is_queued:
+                link.queued -= reply.size
+                self._ask_for_postponed(link)
         self.leases.hold(lease, now, extend_now=extend_now)
 
     def _supersede(self, delivery: Delivery) -> None:
@@ -1164,6 +1175,7 @@ class Core:
         for link in list(self._links.values()):
             if (
                 link.phase is Phase.RETIRING
+                and link.pause_at is None
                 and not self.replies.unacknowledged(link.id)
                 and not self._is_awaited(link)
             ):

@@ -503,6 +503,14 @@ class Shell:
                 owes = self.core.replies.unacknowledged(link) or socket.unanswered
                 assert owes, "a link is kept for nothing"
 
+    def check_replies(self) -> None:
+        """No reply waits for a link that has all it was given."""
+        if self.mailbox:
+            return
+        for reply in self.core.replies:
+            if reply.link is not None and not self.sockets[reply.link].bulk:
+                assert reply.ack_by is not None, "a reply waits for nothing"
+
     def check_time(self) -> None:
         live = self.live
         for delivery in self.held:
@@ -537,6 +545,7 @@ class Shell:
             if not busy:
                 self.check_leases()
                 self.check_links()
+                self.check_replies()
                 return
         raise AssertionError("it never comes to rest")
 
