@@ -252,7 +252,7 @@ class Core:
         return self._take(now)
 
     def _supersede_all_but_the_newest(self, *deliveries: Delivery) -> None:
-        """Lease ids are ULIDs: those of a request sort in the order in which it came."""
+        """Lease ids are ULIDs: those of a request sort as it came."""
         newest: dict[str, Delivery] = {}
         for delivery in deliveries:
             other = newest.setdefault(delivery.request_id, delivery)

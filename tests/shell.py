@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from inngest_connect_asgi.actions import (
     Abort,
@@ -23,29 +23,17 @@ from inngest_connect_asgi.actions import (
     StartLink,
     Tell,
 )
-from inngest_connect_asgi.core import Core
+from inngest_connect_asgi.core import PAUSE_GAP, Core
 from inngest_connect_asgi.messages import (
     STATE_EVERY,
-    Accepted,
-    Delivered,
     Delivery,
-    Extended,
-    FromRuntime,
-    Lease,
-    Log,
-    Outcome,
-    Ping,
-    Request,
-    Result,
-    State,
     Undelivered,
-    Wanted,
-    Withdrawn,
 )
 from inngest_connect_asgi.wire import connect_pb2 as wire
 
+from .model_app import App
 from .simulation import configuration, frame
-from .strict_gateway import EXACT, PAUSE_GAP, Peer, StrictGateway, Written
+from .strict_gateway import EXACT, Peer, StrictGateway, Written
 
 __all__ = ["Shell", "Socket"]
 
@@ -87,20 +75,7 @@ class Shell:
         self.configuration = configuration(**options)
         self.defers = False
         """Whether the app cannot read yet what the runtime says."""
-        self.offered: dict[Delivery, Lease] = {}
-        self.running: dict[Delivery, Lease] = {}
-        self.results: dict[Delivery, Result] = {}
-        self.settled: deque[Delivery] = deque(maxlen=1000)
-        self.accepted: dict[Delivery, None] = {}
-        """Ever, in this order."""
-        self.newest: dict[str, Delivery] = {}
-        """By request id, what was accepted last."""
-        self.of_lease: dict[str, Delivery] = {}
-        """By every lease id that the app was told, what for."""
-        self.unsaved: list[Delivery] = []
-        """What the app need not keep, though the server does not have it."""
-        self.logs: list[Log] = []
-        self.state: State | None = None
+        self.app = App(self.gateway)
         self.drained_at: float | None = None
         self.timeout = 0.0
         self.end_by = float("inf")
@@ -114,11 +89,7 @@ class Shell:
         self.opening: dict[int, Open] = {}
         self.flushes: dict[Delivery, Flush] = {}
         self.deferred: list[Send] = []
-        self.mailbox: list[Result] = []
-        """What the app has sent, and the runtime has not got yet."""
-        self.pings: list[int] = []
-        self.extended_at = dict.fromkeys(self.running, self.now)
-        self.told_at = self.now
+        self.app.begin(self.now)
         self.is_finished = False
 
     def crash(self, *, half_written: bool) -> None:
@@ -130,15 +101,15 @@ class Shell:
         self._begin()
         undelivered = [
             Undelivered(each.lease, len(each.outcome.body))
-            for each in self.results.values()
+            for each in self.app.results.values()
         ]
         self.step(
             self.core.start,
-            requests=tuple(self.running.values()),
-            offered=tuple(self.offered.values()),
+            requests=tuple(self.app.running.values()),
+            offered=tuple(self.app.offered.values()),
             undelivered=undelivered,
-            settled=tuple(self.settled),
-            state=self.state,
+            settled=tuple(self.app.settled),
+            state=self.app.state,
         )
         if self.drained_at is not None:
             self.drain(self.timeout)
@@ -150,7 +121,7 @@ class Shell:
     ) -> None:
         for action in event(*args, now=self.now, **named):
             self._do(action)
-        self._check_unsaved()
+        self.app.check_unsaved()
 
     def end_turn(self) -> None:
         """Write, once for all that happened in a turn of the loop."""
@@ -162,7 +133,7 @@ class Shell:
     def _do(self, action: Action) -> None:
         assert not self.is_finished, f"after the end: {action}"
         if isinstance(action, Tell):
-            self._tell(action.message)
+            self.app.tell(action.message, self.now)
         elif isinstance(action, Send | SendReply):
             socket = self.sockets.get(action.link)
             assert socket is not None, "nothing is sent where there is no link"
@@ -224,7 +195,7 @@ class Shell:
         elif message.kind == wire.WORKER_PAUSE:
             self._check_gap(socket, "the link is paused")
         elif isinstance(action, SendReply):
-            newest = self.newest[action.delivery.request_id]
+            newest = self.app.newest[action.delivery.request_id]
             assert newest == action.delivery, "an answer to what came before"
         if not socket.peer.is_cut:
             socket.peer.inbox.append(
@@ -233,10 +204,12 @@ class Shell:
 
     def _check_gap(self, socket: Socket, what: str) -> None:
         """The gateway has time to handle the acknowledgements before."""
-        for delivery in self.held:
+        for delivery in self.app.held:
             acked_at = socket.acked_at.get(delivery, float("-inf"))
             in_time = self.now - acked_at >= PAUSE_GAP - EXACT
-            assert in_time or self.is_timed_out, f"{what} just behind an acknowledgement"
+            assert in_time or self.is_timed_out, (
+                f"{what} just behind an acknowledgement"
+            )
 
     # What the core must not do
 
@@ -247,17 +220,19 @@ class Shell:
         if message.kind != wire.WORKER_REQUEST_EXTEND_LEASE:
             return
         data = wire.WorkerRequestExtendLeaseData.FromString(message.payload)
-        delivery = self.of_lease[data.lease_id]
+        delivery = self.app.of_lease[data.lease_id]
         assert socket is self.live, "an extension over a link that is retired"
-        runs = delivery in self.running or delivery in self.results
+        runs = delivery in self.app.running or delivery in self.app.results
         assert runs, "an extension of what does not run"
-        assert self.newest[delivery.request_id] == delivery, "of what was superseded"
+        assert self.app.newest[delivery.request_id] == delivery, (
+            "of what was superseded"
+        )
         socket.unanswered.append(delivery)
-        self.extended_at[delivery] = self.now
+        self.app.extended_at[delivery] = self.now
 
     def _look_at_close(self, socket: Socket) -> None:
         socket.refuses = "it is closed"
-        owed = {each for each in socket.unanswered if each in self.held}
+        owed = {each for each in socket.unanswered if each in self.app.held}
         assert not owed or self.is_timed_out, f"closed before {owed} was answered"
 
     @property
@@ -269,85 +244,22 @@ class Shell:
         return ready[-1]
 
     @property
-    def held(self) -> set[Delivery]:
-        """What runs, and no newer delivery has taken the place of."""
-        return {each for each in self.running if self.newest[each.request_id] == each}
-
-    @property
     def is_timed_out(self) -> bool:
         since = self.drained_at
         return since is not None and self.now >= since + self.timeout - EXACT
 
-    # The app
-
-    def _tell(self, message: FromRuntime) -> None:
-        if isinstance(message, Request):
-            delivery = message.lease.delivery
-            assert delivery not in self.offered
-            assert delivery not in self.accepted, "it is offered what it has"
-            self.offered[delivery] = message.lease
-            self.of_lease[message.lease.lease_id] = delivery
-        elif isinstance(message, Accepted):
-            delivery = message.delivery
-            assert delivery not in self.accepted, "it is accepted twice"
-            self.running[delivery] = self.offered.pop(delivery)
-            self.accepted[delivery] = None
-            self.newest[delivery.request_id] = delivery
-            self.extended_at[delivery] = self.now
-        elif isinstance(message, Withdrawn):
-            del self.offered[message.delivery]
-        elif isinstance(message, Extended):
-            delivery = message.delivery
-            # A lease that has run out is extended for whoever asks first, though it is
-            # that of a later delivery by then.
-            assert self.gateway.issued[message.lease_id][0] == delivery.request_id
-            self.of_lease[message.lease_id] = delivery
-            if delivery in self.running:
-                lease = replace(self.running[delivery], lease_id=message.lease_id)
-                self.running[delivery] = lease
-        elif isinstance(message, Delivered):
-            delivery = message.delivery
-            if _body(delivery) not in self.gateway.saved[delivery.request_id]:
-                self.unsaved.append(delivery)
-            self.results.pop(delivery, None)
-            self.settled.append(delivery)
-        elif isinstance(message, Wanted):
-            self.mailbox.append(self.results[message.delivery])
-        elif isinstance(message, Ping):
-            self.pings.append(message.number)
-        elif isinstance(message, State):
-            self.state, self.told_at = message, self.now
-        elif isinstance(message, Log):
-            self.logs.append(message)
-
-    def _check_unsaved(self) -> None:
-        """What the app was to forget has been replaced, or it is said why."""
-        unsaved, self.unsaved = self.unsaved, []
-        for delivery in unsaved:
-            is_newest = self.newest[delivery.request_id] == delivery
-            is_said = any(
-                "Gave up" in log.message
-                and log.extra["request_id"] == delivery.request_id
-                for log in self.logs
-            )
-            assert is_said or not is_newest, f"the reply to {delivery} is dropped"
-
-    def end_run(self, delivery: Delivery, status: int = 200) -> None:
-        lease = self.running.pop(delivery)
-        result = Result(lease, Outcome(status, _body(delivery)))
-        self.results[delivery] = result
-        self.mailbox.append(result)
+    # What the app does
 
     def get_mail(self) -> None:
         """The runtime gets what the app has sent; and what it then asks for, later."""
-        mail, self.mailbox = self.mailbox, []
+        mail, self.app.mailbox = self.app.mailbox, []
         for result in mail:
             if not self.is_finished:
                 self.step(self.core.result, result)
         self.end_turn()
 
     def pong(self) -> None:
-        pings, self.pings = self.pings, []
+        pings, self.app.pings = self.app.pings, []
         for number in pings:
             self.step(self.core.pong, number)
         self.end_turn()
@@ -390,7 +302,9 @@ class Shell:
         assert [each.kind for each in peer.inbox] == [wire.WORKER_CONNECT]
         peer.inbox.clear()
         data = wire.GatewayConnectionReadyData(
-            heartbeat_interval="10s", extend_lease_interval=f"{EXTEND_INTERVAL}s", status_interval=status
+            heartbeat_interval="10s",
+            extend_lease_interval=f"{EXTEND_INTERVAL}s",
+            status_interval=status,
         )
         for older in self.sockets.values():
             if older is not socket:
@@ -472,10 +386,10 @@ class Shell:
         """The runtime gets no time to run."""
         due = self.core.next_tick()
         self.now += seconds
-        self.told_at += seconds
+        self.app.told_at += seconds
         self.end_by += seconds
-        for delivery in self.extended_at:
-            self.extended_at[delivery] += seconds
+        for delivery in self.app.extended_at:
+            self.app.extended_at[delivery] += seconds
         if due is not None and due < self.now:
             self.step(self.core.late, self.now - due)
             self.step(self.core.tick)
@@ -483,7 +397,7 @@ class Shell:
 
     def check_leases(self) -> None:
         """With nothing under way, both sides have the same lease ids."""
-        for delivery in self.held:
+        for delivery in self.app.held:
             lease = self.gateway.leases.get(delivery.request_id)
             known = self.core.leases.get(delivery)
             if (
@@ -501,11 +415,12 @@ class Shell:
         for link, socket in self.sockets.items():
             if socket.is_retired and self.live is not None and not socket.close:
                 owes = self.core.replies.unacknowledged(link) or socket.unanswered
-                assert owes, "a link is kept for nothing"
+                waits = self.core._links[link].pause_at is not None
+                assert owes or waits, "a link is kept for nothing"
 
     def check_replies(self) -> None:
         """No reply waits for a link that has all it was given."""
-        if self.mailbox:
+        if self.app.mailbox:
             return
         for reply in self.core.replies:
             if reply.link is not None and not self.sockets[reply.link].bulk:
@@ -513,14 +428,14 @@ class Shell:
 
     def check_time(self) -> None:
         live = self.live
-        for delivery in self.held:
-            last = self.extended_at[delivery]
+        for delivery in self.app.held:
+            last = self.app.extended_at[delivery]
             awaited = any(delivery in s.unanswered for s in self.sockets.values())
             if live is None or awaited or not self.core.leases.is_extended(delivery):
-                self.extended_at[delivery] = self.now
+                self.app.extended_at[delivery] = self.now
             else:
                 assert self.now - last <= 2 * EXTEND_INTERVAL + EXACT, "not extended"
-        assert self.is_finished or self.now - self.told_at <= STATE_EVERY + EXACT
+        assert self.is_finished or self.now - self.app.told_at <= STATE_EVERY + EXACT
         late = self.now > self.end_by + EXACT
         assert self.is_finished or not late, "it does not come to an end"
 
@@ -548,7 +463,3 @@ class Shell:
                 self.check_replies()
                 return
         raise AssertionError("it never comes to rest")
-
-
-def _body(delivery: Delivery) -> bytes:
-    return b'"%s"' % delivery.lease_id.encode()

@@ -191,7 +191,7 @@ class Model(RuleBasedStateMachine):
 
     # Requests
 
-    @precondition(lambda self: len(self.shell.running) < MAX_RUNNING)
+    @precondition(lambda self: len(self.shell.app.running) < MAX_RUNNING)
     @rule(which=WHICH, where=WHICH, fresh=st.booleans())
     def request_is_sent(self, which: int, where: int, fresh: bool) -> None:
         """One more, or one that the server knows, whose lease is over."""
@@ -241,27 +241,43 @@ class Model(RuleBasedStateMachine):
 
     # The app and its runtime
 
-    @precondition(lambda self: self.shell.running and alive(self))
+    @precondition(lambda self: self.shell.app.running and alive(self))
     @rule(
         which=WHICH,
         status=st.sampled_from([200, 206, 500]),
         at_once=st.sampled_from([True, True, False]),
     )
     def function_ends(self, which: int, status: int, at_once: bool) -> None:
-        running = list(self.shell.running)
-        self.shell.end_run(running[which % len(running)], status)
+        running = list(self.shell.app.running)
+        self.shell.app.end_run(running[which % len(running)], status)
         if at_once:
             self.shell.get_mail()
 
-    @precondition(lambda self: self.shell.mailbox)
+    @precondition(lambda self: self.shell.app.mailbox)
     @rule()
     def runtime_gets_mail(self) -> None:
         self.shell.get_mail()
 
-    @precondition(lambda self: self.shell.pings and alive(self))
+    @precondition(lambda self: self.shell.app.pings and alive(self))
     @rule()
     def app_answers(self) -> None:
         self.shell.pong()
+
+    @precondition(lambda self: self.shell.core._pause_at and self.ready_peers())
+    @rule(which=WHICH, wait=st.sampled_from([0.0, 0.02, 0.1]))
+    def app_stalls(self, which: int, wait: float) -> None:
+        """And answers again, just behind the acknowledgement of one more request."""
+        shell = self.shell
+        assert shell.core._pause_at is not None
+        shell.advance(max(0.0, shell.core._pause_at - shell.now - 0.01), served=True)
+        self.request_is_sent(which, which, fresh=True)
+        for socket in list(shell.sockets.values()):
+            shell.arrive(socket, 9)
+        shell.advance(0.01, served=False)
+        shell.pong()
+        if shell.starts:
+            shell.connect(status=self.status)
+        shell.advance(wait, served=False)
 
     @precondition(lambda self: self.shell.flushes)
     @rule(status=st.sampled_from([200, 200, 0, 503]))
@@ -291,7 +307,7 @@ class Model(RuleBasedStateMachine):
         for delivery, cause in void:
             counted = any(delivery in peer.counted for peer in gateway.peers)
             if cause in ("pause", "close") and not counted and not shell.is_timed_out:
-                assert delivery not in shell.held, f"{delivery}: {cause}"
+                assert delivery not in shell.app.held, f"{delivery}: {cause}"
 
     @invariant()
     def the_gateway_has_no_complaint(self) -> None:
@@ -302,20 +318,20 @@ class Model(RuleBasedStateMachine):
         undecided: set[Delivery] = set()
         for link in self.shell.core._links.values():
             undecided |= set(link.unsent_acks)
-        assert set(self.shell.offered) <= undecided
+        assert set(self.shell.app.offered) <= undecided
 
     @invariant()
     def what_was_accepted_has_its_lease_or_its_reply(self) -> None:
         shell, core = self.shell, self.shell.core
         if shell.is_finished or shell.is_timed_out:
             return
-        assert all(each in core.leases for each in shell.held)
-        mail = {result.lease.delivery for result in shell.mailbox}
-        assert all(each in core.replies or each in mail for each in shell.results)
-        for delivery in shell.held:
+        assert all(each in core.leases for each in shell.app.held)
+        mail = {result.lease.delivery for result in shell.app.mailbox}
+        assert all(each in core.replies or each in mail for each in shell.app.results)
+        for delivery in shell.app.held:
             lease = core.leases.get(delivery)
             assert lease is not None
-            assert lease.lease_id == shell.running[delivery].lease_id
+            assert lease.lease_id == shell.app.running[delivery].lease_id
 
     @invariant()
     def one_attempt_at_a_time(self) -> None:
@@ -354,12 +370,12 @@ class Model(RuleBasedStateMachine):
         rounds = 0
         while not shell.is_finished:
             shell.read_on()
-            for delivery in list(shell.running):
-                shell.end_run(delivery)
+            for delivery in list(shell.app.running):
+                shell.app.end_run(delivery)
             shell.get_mail()
             self.sockets_take_more(False)
             shell.serve()
-            while shell.flushes or shell.mailbox:
+            while shell.flushes or shell.app.mailbox:
                 if shell.flushes:
                     shell.answer_flush(200)
                 shell.get_mail()
@@ -369,9 +385,9 @@ class Model(RuleBasedStateMachine):
             assert rounds < 80
         assert not {*shell.starts, *shell.opening, *shell.sockets}
         assert shell.core.next_tick() is None
-        assert not shell.offered
+        assert not shell.app.offered
         if not shell.is_timed_out:
-            assert not shell.results
+            assert not shell.app.results
             assert shell.core.replies.given_up == given_up or self.is_small
 
 
@@ -384,7 +400,7 @@ Model.TestCase.settings = settings(
 )
 
 
-class TestModel(Model.TestCase):  # type: ignore[misc]
+class TestModel(Model.TestCase):  # type: ignore[misc, valid-type]
     @pytest.fixture(autouse=True)
     def few_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Replies of 28 bytes: one, or two, and the others have to wait."""

@@ -103,7 +103,7 @@ def test_a_reply_that_is_superseded_leaves_its_room_to_others(is_asked: bool) ->
         # The app is asked for it, and takes its time.
         (action,) = sim.queued[link]
         sim.queued[link] = []
-        asked = sim.core.sent(action, sim.now)  # type: ignore[arg-type]
+        asked = sim.core.sent(action, sim.now)
         assert any(getattr(each, "message", None) == Wanted(FIRST) for each in asked)
         sim.ack(link, "other")
     else:
@@ -203,7 +203,7 @@ def test_a_reply_that_was_given_up_is_not_taken_up_again_when_it_comes() -> None
         sim.result(name, big)
     (action,) = sim.queued[link]
     # "b" is asked for, and before it comes there is neither a link nor room for it.
-    sim.core.sent(action, sim.now)  # type: ignore[arg-type]
+    sim.core.sent(action, sim.now)
     sim.lose(link)
     for name in "cd":
         sim.result(name, big)
