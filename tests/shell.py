@@ -402,13 +402,14 @@ class Shell:
             known = self.core.leases.get(delivery)
             if (
                 known is not None
-                and self.core.leases.is_extended(delivery)
                 and lease is not None
+                and lease.until > self.now
                 and lease.is_told
                 and lease.dispatch.delivery == delivery
                 and not lease.dispatch.elsewhere
             ):
                 assert known.lease_id == lease.id, "an answer is ignored"
+                assert self.core.leases.is_extended(delivery), "a lease is let go"
 
     def check_links(self) -> None:
         """A link that is retired, and owes nothing, is closed."""

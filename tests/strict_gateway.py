@@ -56,6 +56,8 @@ class Lease:
     until: float
     previous: str = ""
     granted_by: Peer | None = None
+    asked_at: float = 0.0
+    """When the extension was written that led to it."""
     is_told: bool = True
     """Whether the answer with this id is there, or may still come."""
 
@@ -277,7 +279,7 @@ class StrictGateway:
         data = wire.WorkerRequestExtendLeaseData.FromString(written.payload)
         if not ulid.valid(data.lease_id):
             self.unfair.append(f"{data.lease_id!r} is no lease id")
-        granted = self._next_lease(peer, data)
+        granted = self._next_lease(peer, data, written.at)
         answer = wire.WorkerRequestExtendLeaseAckData(
             request_id=data.request_id,
             new_lease_id=None if granted is None else granted.id,
@@ -286,20 +288,22 @@ class StrictGateway:
         self._write(peer, kind, answer.SerializeToString(), granted)
 
     def _next_lease(
-        self, peer: Peer, data: wire.WorkerRequestExtendLeaseData
+        self, peer: Peer, data: wire.WorkerRequestExtendLeaseData, asked_at: float
     ) -> Lease | None:
         lease = self.leases.get(data.request_id)
         if lease is None:
             return None
         dispatch = lease.dispatch
+        is_same = self.issued[data.lease_id] == dispatch.delivery
         if lease.id != data.lease_id and lease.until > self._clock():
-            is_same = self.issued[data.lease_id] == dispatch.delivery
             if is_same and not dispatch.elsewhere:
-                # Whoever asks under an old id knows no better, or did not wait.
+                is_previous = data.lease_id == lease.previous
+                # Whoever asks so knows no better, or did not wait for an answer.
                 waits = lease.is_told and lease.granted_by is not peer
-                if waits and not peer.is_cut:
+                is_later = asked_at > lease.asked_at and not peer.is_cut
+                if is_previous and waits and is_later:
                     self.unfair.append(f"{data.request_id} was extended over two links")
-                if self._honour_previous and data.lease_id == lease.previous:
+                if is_previous and self._honour_previous:
                     lease.is_told, lease.granted_by = True, peer
                     return lease
             return None
@@ -309,6 +313,9 @@ class StrictGateway:
             self._clock() + LEASE_DURATION,
             previous=lease.id,
             granted_by=peer,
+            asked_at=asked_at,
+            # One that has run out goes to whoever asks, whatever he asks for.
+            is_told=is_same,
         )
         self._issue(new)
         return new

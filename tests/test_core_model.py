@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
@@ -13,395 +16,91 @@ from hypothesis.stateful import (
     rule,
 )
 
-from inngest_connect_asgi import core as core_module
-from inngest_connect_asgi.messages import Delivery
+from inngest_connect_asgi import core
 
-from .shell import Shell, Socket
-from .strict_gateway import Dispatch, Peer
-
-MAX_RUNNING = 5
-WHICH = st.integers(0, 5)
+from .model_world import CHECKS, OPTIONS, STEPS, Step, World
 
 
-def alive(model: Model) -> bool:
-    return not model.shell.is_finished
+@pytest.fixture(autouse=True)
+def few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies of 28 bytes: one, or two, and the others have to wait."""
+    monkeypatch.setattr(core, "SEND_WINDOW", 40)
 
 
-def connected(model: Model) -> bool:
-    return bool(model.shell.sockets)
+def _strategies(values: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+    return {name: st.sampled_from(each) for name, each in values.items()}
 
 
 class Model(RuleBasedStateMachine):
-    """What the network, the server, the system and the app may do to a worker."""
+    """Finds the shortest way to a fault."""
 
-    @initialize(
-        honour_previous=st.booleans(),
-        stall_timeout=st.sampled_from([None, 2.0]),
-        reply_buffer_size=st.sampled_from([10_000, 10_000, 70]),
-        status=st.sampled_from(["", "3s"]),
-        requests=st.integers(0, 3),
-    )
-    def begin(
-        self,
-        honour_previous: bool,
-        stall_timeout: float | None,
-        reply_buffer_size: int,
-        status: str,
-        requests: int,
-    ) -> None:
-        self.steps = 0
-        self.sent = 0
-        self.status = status
-        self.is_small = reply_buffer_size < 100
-        self.shell = Shell(
-            honour_previous=honour_previous,
-            stall_timeout=stall_timeout,
-            reply_buffer_size=reply_buffer_size,
-        )
-        self.gateway = self.shell.gateway
-        self.shell.connect(status=status)
-        self.shell.serve()
-        for _ in range(requests):
-            self.request_is_sent(0, 0, fresh=True)
-            self.shell.serve()
-
-    def socket(self, which: int) -> Socket:
-        sockets = list(self.shell.sockets.values())
-        return sockets[which % len(sockets)]
-
-    def peer(self, which: int) -> Peer:
-        return self.gateway.peers[which % len(self.gateway.peers)]
-
-    def ready_peers(self) -> list[Peer]:
-        return [peer for peer in self.gateway.peers if peer.phase == "ready"]
-
-    # Time
-
-    @precondition(alive)
-    @rule(seconds=st.sampled_from([0.01, 0.05, 0.3, 1.0, 2.0, 5.0, 21.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.shell.advance(seconds, served=True)
-
-    @precondition(alive)
-    @rule(seconds=st.sampled_from([0.01, 0.05, 0.3, 1.0, 5.0, 11.0, 40.0]))
-    def time_passes_in_silence(self, seconds: float) -> None:
-        self.shell.advance(seconds, served=False)
-
-    @precondition(alive)
-    @rule(seconds=st.sampled_from([0.02, 0.5, 3.0]))
-    def runtime_is_starved(self, seconds: float) -> None:
-        self.shell.starve(seconds)
-
-    # Connections
-
-    @precondition(lambda self: alive(self) and self.shell.core.live is None)
-    @rule()
-    def a_connection_is_made(self) -> None:
-        self.shell.advance(0.3, served=False)
-        if self.shell.starts:
-            self.shell.connect(status=self.status)
-
-    @precondition(lambda self: self.shell.starts)
-    @rule(fails=st.sampled_from([False, False, False, True]))
-    def start_is_answered(self, fails: bool) -> None:
-        if fails:
-            self.shell.lose(next(iter(self.shell.starts)), "unreachable")
-        else:
-            self.shell.connect(status=self.status)
-
-    @precondition(lambda self: self.ready_peers())
-    @rule(which=WHICH)
-    def gateway_closes(self, which: int) -> None:
-        ready = self.ready_peers()
-        self.gateway.begin_drain(ready[which % len(ready)])
-
-    @precondition(lambda self: self.ready_peers())
-    @rule(which=WHICH, arrives=st.booleans(), handles=st.booleans())
-    def worker_moves(self, which: int, arrives: bool, handles: bool) -> None:
-        """All of the above at once, or the rest would rarely find two connections."""
-        self.gateway_closes(which)
-        for socket in list(self.shell.sockets.values()):
-            self.shell.arrive(socket, 9)
-        self.shell.advance(0.3, served=False)
-        if arrives and self.shell.starts:
-            self.shell.connect(status=self.status)
-        if handles:
-            for peer in list(self.gateway.peers):
-                if peer.phase == "connected" and peer.inbox:
-                    self.gateway.handle(peer, peer.inbox[0])
-
-    @precondition(connected)
-    @rule(which=WHICH, is_told=st.sampled_from([True, True, False]))
-    def connection_is_lost(self, which: int, is_told: bool) -> None:
-        socket = self.socket(which)
-        self.gateway.cut(socket.peer)
-        if is_told:
-            self.shell.lose(socket.peer.link)
-
-    @precondition(lambda self: self.gateway.peers)
-    @rule(which=WHICH)
-    def gateway_notices_a_loss(self, which: int) -> None:
-        peer = self.peer(which)
-        if peer.is_cut:
-            self.gateway.end(peer)
-
-    # What is under way
-
-    @precondition(alive)
-    @rule()
-    def all_arrives(self) -> None:
-        self.shell.serve()
-
-    @precondition(lambda self: any(peer.inbox for peer in self.gateway.peers))
-    @rule(which=WHICH, frame=WHICH, rest=st.booleans())
-    def gateway_handles_a_frame(self, which: int, frame: int, rest: bool) -> None:
-        busy = [peer for peer in self.gateway.peers if peer.inbox]
-        peer = busy[which % len(busy)]
-        frames = self.gateway.next_frames(peer)
-        self.gateway.handle(peer, frames[frame % len(frames)], rest=rest)
-
-    @precondition(lambda self: any(peer.outbox for peer in self.gateway.peers))
-    @rule(which=WHICH, count=st.sampled_from([1, 2, 9]))
-    def worker_reads(self, which: int, count: int) -> None:
-        sockets = [s for s in self.shell.sockets.values() if s.peer.outbox]
-        if sockets:
-            self.shell.arrive(sockets[which % len(sockets)], count)
-
-    @precondition(connected)
-    @rule(which=WHICH, is_slow=st.sampled_from([True, True, False]))
-    def socket_takes_no_more(self, which: int, is_slow: bool) -> None:
-        socket = self.socket(which)
-        socket.is_paused, socket.is_slow = True, is_slow
-
-    @precondition(
-        lambda self: any(each.is_paused for each in self.shell.sockets.values())
-    )
-    @rule(is_slow=st.booleans())
-    def sockets_take_more(self, is_slow: bool) -> None:
-        for socket in self.shell.sockets.values():
-            socket.is_paused, socket.is_slow = False, is_slow
-        self.shell.end_turn()
-
-    @rule(defers=st.booleans())
-    def app_reads(self, defers: bool) -> None:
-        if defers:
-            self.shell.defers = True
-        else:
-            self.shell.read_on()
-
-    # Requests
-
-    @precondition(lambda self: len(self.shell.app.running) < MAX_RUNNING)
-    @rule(which=WHICH, where=WHICH, fresh=st.booleans())
-    def request_is_sent(self, which: int, where: int, fresh: bool) -> None:
-        """One more, or one that the server knows, whose lease is over."""
-        known = dict.fromkeys(d.delivery.request_id for d in self.gateway.dispatches)
-        over = [each for each in known if not self.gateway.is_leased(each)]
-        if fresh or not over:
-            self.sent += 1
-            request_id = f"r{self.sent}"
-        else:
-            request_id = over[which % len(over)]
-        dispatch = self.gateway.dispatch(request_id)
-        if ready := self.ready_peers():
-            self.gateway.forward(dispatch, ready[where % len(ready)])
-
-    def waiting(self) -> list[Dispatch]:
-        return [each for each in self.gateway.dispatches if each.is_waiting]
-
-    @precondition(lambda self: self.waiting())
-    @rule(which=WHICH, where=WHICH, elsewhere=st.sampled_from([False, False, True]))
-    def request_is_forwarded(self, which: int, where: int, elsewhere: bool) -> None:
-        """For the first time, or again."""
-        waiting, ready = self.waiting(), self.ready_peers()
-        dispatch = waiting[which % len(waiting)]
-        if elsewhere:
-            self.gateway.give_elsewhere(dispatch)
-        elif ready:
-            self.gateway.forward(dispatch, ready[where % len(ready)])
-
-    @precondition(lambda self: self.gateway.leases)
-    @rule(which=WHICH, where=WHICH, again=st.booleans())
-    def lease_is_forgotten(self, which: int, where: int, again: bool) -> None:
-        """By a server that may send the same request, under a new lease."""
-        leased = list(self.gateway.leases)
-        request_id = leased[which % len(leased)]
-        self.gateway.forget(request_id)
-        ready = self.ready_peers()
-        if again and ready:
-            dispatch = self.gateway.dispatch(request_id)
-            self.gateway.forward(dispatch, ready[where % len(ready)])
-
-    @precondition(lambda self: any(d.elsewhere for d in self.gateway.dispatches))
-    @rule()
-    def other_worker_extends(self) -> None:
-        for dispatch in self.gateway.dispatches:
-            if dispatch.elsewhere:
-                self.gateway.extend_elsewhere(dispatch)
-
-    # The app and its runtime
-
-    @precondition(lambda self: self.shell.app.running and alive(self))
-    @rule(
-        which=WHICH,
-        status=st.sampled_from([200, 206, 500]),
-        at_once=st.sampled_from([True, True, False]),
-    )
-    def function_ends(self, which: int, status: int, at_once: bool) -> None:
-        running = list(self.shell.app.running)
-        self.shell.app.end_run(running[which % len(running)], status)
-        if at_once:
-            self.shell.get_mail()
-
-    @precondition(lambda self: self.shell.app.mailbox)
-    @rule()
-    def runtime_gets_mail(self) -> None:
-        self.shell.get_mail()
-
-    @precondition(lambda self: self.shell.app.pings and alive(self))
-    @rule()
-    def app_answers(self) -> None:
-        self.shell.pong()
-
-    @precondition(lambda self: self.shell.core._pause_at and self.ready_peers())
-    @rule(which=WHICH, wait=st.sampled_from([0.0, 0.02, 0.1]))
-    def app_stalls(self, which: int, wait: float) -> None:
-        """And answers again, just behind the acknowledgement of one more request."""
-        shell = self.shell
-        assert shell.core._pause_at is not None
-        shell.advance(max(0.0, shell.core._pause_at - shell.now - 0.01), served=True)
-        self.request_is_sent(which, which, fresh=True)
-        for socket in list(shell.sockets.values()):
-            shell.arrive(socket, 9)
-        shell.advance(0.01, served=False)
-        shell.pong()
-        if shell.starts:
-            shell.connect(status=self.status)
-        shell.advance(wait, served=False)
-
-    @precondition(lambda self: self.shell.flushes)
-    @rule(status=st.sampled_from([200, 200, 0, 503]))
-    def flush_is_answered(self, status: int) -> None:
-        self.shell.answer_flush(status)
-
-    @precondition(lambda self: self.steps > 10 and alive(self))
-    @rule(half_written=st.booleans())
-    def runtime_crashes(self, half_written: bool) -> None:
-        self.shell.crash(half_written=half_written)
-
-    @precondition(
-        lambda self: self.steps > 20 and alive(self) and not self.shell.core.stopping
-    )
-    @rule(timeout=st.sampled_from([1.0, 30.0]))
-    def app_shuts_down(self, timeout: float) -> None:
-        self.shell.drain(timeout)
-
-    # What must hold
+    @initialize(options=st.fixed_dictionaries(_strategies(OPTIONS)))
+    def begin(self, options: dict[str, Any]) -> None:
+        self.world = World(**options)
 
     @invariant()
-    def no_void_acknowledgement_is_run(self) -> None:
-        """But one that was on its way when the gateway began to close."""
-        self.steps += 1
-        shell, gateway = self.shell, self.gateway
-        void, gateway.void = gateway.void, []
-        for delivery, cause in void:
-            counted = any(delivery in peer.counted for peer in gateway.peers)
-            if cause in ("pause", "close") and not counted and not shell.is_timed_out:
-                assert delivery not in shell.app.held, f"{delivery}: {cause}"
-
-    @invariant()
-    def the_gateway_has_no_complaint(self) -> None:
-        assert not self.gateway.unfair
-
-    @invariant()
-    def what_was_offered_is_kept_until_it_is_decided(self) -> None:
-        undecided: set[Delivery] = set()
-        for link in self.shell.core._links.values():
-            undecided |= set(link.unsent_acks)
-        assert set(self.shell.app.offered) <= undecided
-
-    @invariant()
-    def what_was_accepted_has_its_lease_or_its_reply(self) -> None:
-        shell, core = self.shell, self.shell.core
-        if shell.is_finished or shell.is_timed_out:
-            return
-        assert all(each in core.leases for each in shell.app.held)
-        mail = {result.lease.delivery for result in shell.app.mailbox}
-        assert all(each in core.replies or each in mail for each in shell.app.results)
-        for delivery in shell.app.held:
-            lease = core.leases.get(delivery)
-            assert lease is not None
-            assert lease.lease_id == shell.app.running[delivery].lease_id
-
-    @invariant()
-    def one_attempt_at_a_time(self) -> None:
-        assert len(self.shell.starts) <= 1
-
-    @invariant()
-    def never_away_for_long(self) -> None:
-        core = self.shell.core
-        if alive(self) and core.live is None and not core.stopping:
-            due = core.next_tick()
-            trying = self.shell.starts or self.shell.sockets
-            assert trying or (due is not None and due - self.shell.now <= 27.0)
-
-    @invariant()
-    def time_is_never_behind(self) -> None:
-        if alive(self):
-            self.shell.advance(0.0, served=False)
-            self.shell.check_time()
+    def all_is_well(self) -> None:
+        for check in CHECKS:
+            check(self.world)
 
     def teardown(self) -> None:
-        """All is well again, and the app shuts down once its functions have ended."""
-        shell = self.shell
-        if shell.drained_at is None:
-            for link in [*shell.starts, *shell.sockets]:
-                shell.lose(link)
-            shell.read_on()
-            shell.pong()
-            for _ in range(56):
-                if not shell.starts:
-                    shell.advance(0.5, served=False)
-            shell.connect()
-            shell.serve()
-            assert shell.core.connection == "ready"
-            shell.drain(30.0)
-        given_up = shell.core.replies.given_up
-        rounds = 0
-        while not shell.is_finished:
-            shell.read_on()
-            for delivery in list(shell.app.running):
-                shell.app.end_run(delivery)
-            shell.get_mail()
-            self.sockets_take_more(False)
-            shell.serve()
-            while shell.flushes or shell.app.mailbox:
-                if shell.flushes:
-                    shell.answer_flush(200)
-                shell.get_mail()
-            if not shell.is_finished:
-                shell.advance(0.5, served=True)
-            rounds += 1
-            assert rounds < 80
-        assert not {*shell.starts, *shell.opening, *shell.sockets}
-        assert shell.core.next_tick() is None
-        assert not shell.app.offered
-        if not shell.is_timed_out:
-            assert not shell.app.results
-            assert shell.core.replies.given_up == given_up or self.is_small
+        self.world.end()
 
+
+def _rule(step: Step) -> Any:
+    def happens(model: Model, **values: Any) -> None:
+        step.function(model.world, **values)
+
+    happens.__name__ = step.name
+    is_possible = precondition(lambda model: bool(step.is_possible(model.world)))
+    choose: Any = rule(**_strategies(step.values))
+    return is_possible(choose(happens))
+
+
+for each in STEPS:
+    setattr(Model, each.name, _rule(each))
 
 Model.TestCase.settings = settings(
-    max_examples=800,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     # The same examples everywhere; to search for more, say otherwise here.
     derandomize=True,
 )
+TestModel = Model.TestCase
 
 
-class TestModel(Model.TestCase):  # type: ignore[misc, valid-type]
-    @pytest.fixture(autouse=True)
-    def few_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Replies of 28 bytes: one, or two, and the others have to wait."""
-        monkeypatch.setattr(core_module, "SEND_WINDOW", 40)
+WALKS, LENGTH = 4000, 80
+RARE = (
+    "app_shuts_down",
+    "connection_is_lost",
+    "gateway_closes",
+    "runtime_crashes",
+    "runtime_is_starved",
+)
+CHOICES = [each for each in STEPS for _ in range(1 if each.name in RARE else 3)]
+
+
+def walk(seed: int) -> None:
+    """The same at random: many times faster, for what takes many steps to happen."""
+    chance = random.Random(seed)
+    options = {name: chance.choice(values) for name, values in OPTIONS.items()}
+    world, steps = World(**options), [f"{options}"]
+    try:
+        for _ in range(LENGTH):
+            step = chance.choice(CHOICES)
+            if step.is_possible(world):
+                chosen = {n: chance.choice(v) for n, v in step.values.items()}
+                steps.append(f"{step.name} {chosen}")
+                step.function(world, **chosen)
+                for check in CHECKS:
+                    check(world)
+        world.end()
+    except Exception as error:
+        raise AssertionError("\n".join([f"seed {seed}", *steps])) from error
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_long_walks(part: int) -> None:
+    for seed in range(part * WALKS // 4, (part + 1) * WALKS // 4):
+        walk(seed)
