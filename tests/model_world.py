@@ -128,10 +128,14 @@ class World:
         else:
             self.shell.connect(status=self.status)
 
-    @step(lambda self: self.ready_peers(), which=WHICH)
-    def gateway_closes(self, which: int) -> None:
+    @step(lambda self: self.ready_peers(), which=WHICH, crosses=(False, True))
+    def gateway_closes(self, which: int, crosses: bool) -> None:
         ready = self.ready_peers()
-        self.gateway.begin_drain(ready[which % len(ready)])
+        crossing = None
+        if crosses:
+            self.sent += 1
+            crossing = self.gateway.dispatch(f"r{self.sent}")
+        self.gateway.begin_drain(ready[which % len(ready)], crossing)
 
     @step(
         lambda self: self.ready_peers(),
@@ -146,7 +150,7 @@ class World:
         """
         self.request_is_sent(which, which, fresh=True)
         self.all_is_read()
-        self.gateway_closes(which)
+        self.gateway_closes(which, crosses=not arrives)
         self.all_is_read()
         self.shell.advance(0.3, served=False)
         if arrives and self.shell.starts:

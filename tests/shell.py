@@ -230,6 +230,17 @@ class Shell:
         socket.unanswered.append(delivery)
         self.app.extended_at[delivery] = self.now
 
+    def _look_at_request(self, socket: Socket, payload: bytes) -> None:
+        """Whatever comes is taken, unless that would be in vain."""
+        data = wire.GatewayExecutorRequestData.FromString(payload)
+        delivery = Delivery(data.request_id, data.lease_id)
+        acks = [each.delivery for each in (*socket.frames, *self.deferred)]
+        link = self.core._links.get(socket.peer.link)
+        is_older = delivery in self.core._superseded
+        is_open = socket is self.live and not socket.refuses
+        if is_open and link and not link.paused and not self.core.stopping:
+            assert is_older or delivery in acks, "a request is ignored"
+
     def _look_at_close(self, socket: Socket) -> None:
         socket.refuses = "it is closed"
         owed = {each for each in socket.unanswered if each in self.app.held}
@@ -331,6 +342,8 @@ class Shell:
                 ]
                 socket.unanswered.remove(about[0])
             self.step(self.core.received, socket.peer.link, data)
+            if message.kind == wire.GATEWAY_EXECUTOR_REQUEST:
+                self._look_at_request(socket, message.payload)
         self.end_turn()
 
     def arrive(self, socket: Socket, count: int) -> None:

@@ -156,21 +156,29 @@ class StrictGateway:
         assert peer.phase == "ready"
         dispatch.is_waiting = False
         dispatch.forwards += 1
-        request_id, lease_id = dispatch.delivery
-        peer.pending[request_id] = dispatch
+        peer.pending[dispatch.delivery.request_id] = dispatch
+        self._send(dispatch, peer)
+
+    def _send(self, dispatch: Dispatch, peer: Peer) -> None:
         data = wire.GatewayExecutorRequestData(
-            request_id=request_id,
-            lease_id=lease_id,
+            request_id=dispatch.delivery.request_id,
+            lease_id=dispatch.delivery.lease_id,
             app_name="app",
             function_slug="app-f",
             system_trace_ctx=b"{}",
         )
         self._write(peer, wire.GATEWAY_EXECUTOR_REQUEST, data.SerializeToString())
 
-    def begin_drain(self, peer: Peer) -> None:
-        """The gateway closes: it gives back what is not acknowledged, then says so."""
+    def begin_drain(self, peer: Peer, crossing: Dispatch | None = None) -> None:
+        """The gateway closes: it gives back what is not acknowledged, then says so.
+
+        A request that was to be written just then may come behind that.
+        """
         self._advance(peer, "draining", "closing")
         self._write(peer, wire.GATEWAY_CLOSING)
+        if crossing is not None:
+            crossing.forwards += 1
+            self._send(crossing, peer)
 
     def cut(self, peer: Peer) -> None:
         """The network fails: what is under way to the worker is lost."""

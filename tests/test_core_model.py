@@ -20,6 +20,9 @@ from inngest_connect_asgi import core
 
 from .model_world import CHECKS, OPTIONS, STEPS, Step, World
 
+# Not for what passes: to make a fault small takes some minutes.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(autouse=True)
 def few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
