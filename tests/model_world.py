@@ -21,7 +21,7 @@ WHICH = tuple(range(6))
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "honour_previous": (False, True),
     "stall_timeout": (None, 2.0),
-    "reply_buffer_size": (10_000, 10_000, 70),
+    "reply_buffer_size": (10_000, 70),
     "status": ("", "3s"),
     "requests": (0, 1, 2, 3),
 }
@@ -351,6 +351,17 @@ class World:
         if shell.starts:
             shell.connect(status=self.status)
         shell.advance(wait, served=False)
+
+    @step(
+        lambda self: self.shell.core.live and self.shell.app.running,
+        is_told=(False, True),
+    )
+    def replies_crowd(self, is_told: bool) -> None:
+        """Some are asked for as there is room, and then the link is lost."""
+        self.functions_end(0, count=3, status=200, at_once=True)
+        self.all_is_read()
+        self.connection_is_lost(-1, is_told)
+        self.functions_end(0, count=3, status=200, at_once=False)
 
     @step(lambda self: self.shell.flushes, status=(200, 200, 0, 503))
     def flush_is_answered(self, status: int) -> None:

@@ -99,7 +99,7 @@ class StrictGateway:
         self.leases: dict[str, Lease] = {}
         """By request id."""
         self.issued: dict[str, Delivery] = {}
-        """Every lease id that there ever was, and what for."""
+        """Every lease id that there ever was, and what whoever got it has it for."""
         self.saved: defaultdict[str, set[bytes]] = defaultdict(set)
         """The bodies of the replies by request id."""
         self.void: list[tuple[Delivery, str]] = []
@@ -326,4 +326,5 @@ class StrictGateway:
             is_told=is_same,
         )
         self._issue(new)
+        self.issued[new.id] = self.issued[data.lease_id]
         return new
