@@ -193,6 +193,8 @@ class Core:
         """The last reply that made it look so."""
         self._flush_keys: dict[Delivery, str | None] = {}
         self._stop_at: float | None = None
+        self._abandoned = False
+        """Whether the time to stop is up."""
         self._finished = False
         self._warned: set[str] = set()
         self._watch = AppWatch()
@@ -226,20 +228,38 @@ class Core:
         """
         if state is not None:
             self._go_on_from(state)
+        settled = tuple(settled)
         self._settled.update((tuple(each), None) for each in settled)
+        requests, undelivered = tuple(requests), tuple(undelivered)
+        self._supersede_all_but_the_newest(
+            *(lease.delivery for lease in requests),
+            *(each.lease.delivery for each in undelivered),
+            *settled,
+        )
         for lease in requests:
-            self._take_up(lease, now, extend_now=True)
+            if lease.delivery not in self._superseded:
+                self._take_up(lease, now, extend_now=True)
         for lease in offered:
             self._give_up_offered(lease, now)
         for each in undelivered:
-            self.leases.release(each.lease.delivery)
-            if self._is_superseded(each.lease.delivery):
+            delivery = each.lease.delivery
+            self.leases.release(delivery)
+            if delivery in self._superseded:
                 self._drop(each.lease, now)
-            elif each.lease.delivery not in self.replies:
+            elif delivery not in self.replies:
                 self.replies.add(each.lease, each.size, None)
         self._watch.start(now)
         self._connect(now)
         return self._take(now)
+
+    def _supersede_all_but_the_newest(self, *deliveries: Delivery) -> None:
+        """Lease ids are ULIDs: those of a request sort as it came."""
+        newest: dict[str, Delivery] = {}
+        for delivery in deliveries:
+            other = newest.setdefault(delivery.request_id, delivery)
+            if other != delivery:
+                newest[delivery.request_id] = max(other, delivery)
+                self._supersede(min(other, delivery))
 
     def _go_on_from(self, state: State) -> None:
         """Count on where another runtime has left off."""
@@ -382,7 +402,12 @@ class Core:
         return self._take(now)
 
     def wants(self, frame: Send | SendReply) -> bool:
-        """Whether to write a frame that has waited: not every acknowledgement."""
+        """Whether to write a frame that has waited.
+
+        Not every acknowledgement, and no reply to what the server has sent anew.
+        """
+        if isinstance(frame, SendReply):
+            return frame.delivery not in self._superseded
         if not frame.acknowledges:
             return True
         link = self._links.get(frame.link)
@@ -395,8 +420,10 @@ class Core:
         if isinstance(frame, SendReply):
             self.replies.sent(frame.delivery, frame.link, now + ACK_TIMEOUT)
             if link is not None:
-                link.queued -= len(frame.result.outcome.body)
-                self._ask_for_postponed(link)
+                link.reply_sent(frame.delivery)
+                if frame.delivery not in self._superseded:
+                    link.queued -= len(frame.result.outcome.body)
+                    self._ask_for_postponed(link)
         elif link is not None:
             lease = link.unsent_acks.pop(frame.delivery, None)
             if lease is not None:
@@ -845,9 +872,10 @@ class Core:
                 self._touch(now, at_once=news)
         elif kind == wire.WORKER_REPLY_ACK:
             ack = frames.parse(wire.WorkerReplyAckData, message.payload)
-            reply = self.replies.of(ack.request_id)
-            if reply is not None:
-                self._settle(reply.delivery, now)
+            # By its request id alone it could be about an earlier delivery.
+            delivery = link.reply_acked(ack.request_id)
+            if delivery is not None and delivery in self.replies:
+                self._settle(delivery, now)
         elif kind == wire.WORKER_REQUEST_EXTEND_LEASE_ACK:
             answer = frames.parse(wire.WorkerRequestExtendLeaseAckData, message.payload)
             self._extended(link, answer, now)
@@ -950,8 +978,13 @@ class Core:
         if reply is not None and reply.delivery != lease.delivery:
             # It would be taken for the answer to what has come now.
             self._supersede(reply.delivery)
+            link = self._links.get(reply.link) if reply.link is not None else None
+            is_queued = self.replies.is_queued(reply.delivery)
             self.replies.settle(reply.delivery)
             self._drop(reply.lease, now)
+            if link is not None and is_queued:
+                link.queued -= reply.size
+                self._ask_for_postponed(link)
         self.leases.hold(lease, now, extend_now=extend_now)
 
     def _supersede(self, delivery: Delivery) -> None:
@@ -1031,12 +1064,16 @@ class Core:
     def _settle(self, delivery: Delivery, now: float) -> None:
         self.replies.settle(delivery)
         self._asked.discard(delivery)
+        self._remember(delivery)
+        self._do(Tell(Delivered(delivery)))
+        self._touch(now)
+
+    def _remember(self, delivery: Delivery) -> None:
+        """Take no notice of this reply, should it come again: it is over."""
         # A plain tuple, which the garbage collector soon leaves alone.
         self._settled[tuple(delivery)] = None
         if len(self._settled) > SETTLED_REMEMBERED:
             self._settled.popitem(last=False)
-        self._do(Tell(Delivered(delivery)))
-        self._touch(now)
 
     @property
     def _may_reflush(self) -> bool:
@@ -1063,6 +1100,8 @@ class Core:
 
     def _give_up_overflow(self, now: float) -> None:
         for reply in self.replies.overflow():
+            self._asked.discard(reply.delivery)
+            self._remember(reply.delivery)
             self._do(Tell(Delivered(reply.delivery)))
             self._log_given_up(reply, "the reply buffer is full", now)
 
@@ -1076,10 +1115,12 @@ class Core:
         """Stop, once nothing is left to do or the time is up."""
         timed_out = self._stop_at is not None and self._stop_at <= now
         unsent = any(link.unsent_acks for link in self._links.values())
-        if not timed_out and (len(self.leases) or len(self.replies) or unsent):
+        waits = len(self.leases) or len(self.replies) or unsent
+        if waits and not (timed_out or self._abandoned):
             return
         if timed_out:
             self._stop_at = None
+            self._abandoned = True
             self._abandon(now)
         self._retry_at = None
         for link in list(self._links.values()):
@@ -1089,6 +1130,8 @@ class Core:
                 self._do(Abort(link.id))
                 self._forget(link, now)
         if not self._links:
+            # A function may have ended since the time was up.
+            self._abandon(now)
             self._stop_at = self._state_at = None
             self._finished = True
 
@@ -1102,6 +1145,7 @@ class Core:
             self.leases.release(held.lease.delivery)
         for reply in list(self.replies):
             self.replies.settle(reply.delivery)
+            self._remember(reply.delivery)
             self.replies.given_up += 1
             self._log_given_up(reply, "the worker had to shut down", now)
 
@@ -1109,17 +1153,20 @@ class Core:
 
     def _take(self, now: float) -> list[Action]:
         """What all has been decided, and what follows from it."""
-        if not self._finished:
-            if len(self._links) > 1:
-                self._retire(now)
-            if self.replies.waiting:
-                self._give_up_overflow(now)
-                self._flush(now)
-            if self.stopping:
-                self._wind_up(now)
-            self._tell_state(now)
-            if self._finished:
-                self._do(Finish())
+        if self._finished:
+            # Two events of one turn: the first was the end.
+            self._actions.clear()
+            return []
+        if len(self._links) > 1:
+            self._retire(now)
+        if self.replies.waiting:
+            self._give_up_overflow(now)
+            self._flush(now)
+        if self.stopping:
+            self._wind_up(now)
+        self._tell_state(now)
+        if self._finished:
+            self._do(Finish())
         actions, self._actions = self._actions, []
         return actions
 
@@ -1130,6 +1177,7 @@ class Core:
         for link in list(self._links.values()):
             if (
                 link.phase is Phase.RETIRING
+                and link.pause_at is None
                 and not self.replies.unacknowledged(link.id)
                 and not self._is_awaited(link)
             ):

@@ -133,7 +133,7 @@ class GatewaySocket:
             size = 0
             while size < BATCH_SIZE and (self._frames or self._bulk):
                 frame = (self._frames or self._bulk).popleft()
-                if frame.acknowledges and not self._listener.wants(frame):
+                if not self._listener.wants(frame):
                     continue
                 data = frame.data
                 connection.protocol.send_binary(data)

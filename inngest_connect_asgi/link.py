@@ -44,6 +44,9 @@ must not keep the next one from its time."""
 MAX_UNANSWERED = 2
 """Heartbeats without an answer after which a link is dead (SDK_SPEC 8.5.3)."""
 
+REPLIES_REMEMBERED = 4096
+"""Request ids of which an ack is expected. It may come after the reply was flushed."""
+
 
 @dataclass
 class Link:
@@ -79,6 +82,8 @@ class Link:
     """Leases by request id as they were extended, with no answer yet."""
     queued: int = 0
     """Bytes of replies that are to be written on it."""
+    replies: dict[str, list[Delivery]] = field(default_factory=dict, repr=False)
+    """By request id, the replies that were written on it, with no ack yet."""
 
     def __post_init__(self) -> None:
         self.enter(self.phase, self.started_at)
@@ -145,3 +150,19 @@ class Link:
         if not sent:
             del self.extensions[request_id]
         return lease
+
+    def reply_sent(self, delivery: Delivery) -> None:
+        """A reply was written on this link."""
+        self.replies.setdefault(delivery.request_id, []).append(delivery)
+        if len(self.replies) > REPLIES_REMEMBERED:
+            del self.replies[next(iter(self.replies))]
+
+    def reply_acked(self, request_id: str) -> Delivery | None:
+        """The delivery whose reply an ack is about: the one that was written first."""
+        sent = self.replies.get(request_id)
+        if sent is None:
+            return None
+        delivery = sent.pop(0)
+        if not sent:
+            del self.replies[request_id]
+        return delivery

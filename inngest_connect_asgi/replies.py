@@ -137,6 +137,15 @@ class Replies:
         _, reply = postponed.popitem(last=False)
         return reply
 
+    def is_queued(self, delivery: Delivery) -> bool:
+        """Whether a connection has room for it, and has not sent it yet."""
+        reply = self._replies[delivery]
+        return (
+            reply.link is not None
+            and reply.ack_by is None
+            and delivery not in self._postponed.get(reply.link, ())
+        )
+
     def sent(self, delivery: Delivery, link: int, ack_by: float) -> None:
         """The reply is on the wire, and acknowledged by ``ack_by`` or lost."""
         reply = self._replies.get(delivery)

@@ -257,7 +257,7 @@ class Simulation:
         """Put on the wire what is queued for a link."""
         while queued := self.queued.get(link):
             send = queued.pop(0)
-            if isinstance(send, Send) and not self.core.wants(send):
+            if not self.core.wants(send):
                 continue
             self.wire.append((link, wire.ConnectMessage.FromString(send.data)))
             if send.delivery is not None:
