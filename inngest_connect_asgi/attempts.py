@@ -7,7 +7,8 @@ is not run again: it gets the same outcome.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import threading
+from collections import OrderedDict
 from hashlib import blake2b
 from typing import Any, NewType
 
@@ -38,7 +39,7 @@ def identify(
 class Attempts:
     """Of every attempt one run, and its outcome for a while.
 
-    Belongs to one thread, but for :meth:`delivered`.
+    May be called from any thread.
 
     Args:
         capacity: Bytes of outcomes to remember once they are delivered; the oldest
@@ -53,62 +54,58 @@ class Attempts:
         self._undelivered: dict[Attempt, tuple[Outcome, set[Delivery]]] = {}
         self._attempts: dict[Delivery, Attempt] = {}
         """Of the undelivered."""
-        self._deliveries: deque[Delivery] = deque()
-        """Delivered by now, as another thread says."""
         self._delivered: OrderedDict[Attempt, tuple[Any, ...]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def outcome(self, attempt: Attempt) -> Outcome | None:
         """How an attempt ended, if that is remembered."""
-        self._settle()
-        undelivered = self._undelivered.get(attempt)
-        if undelivered is not None:
-            return undelivered[0]
-        delivered = self._delivered.get(attempt)
+        with self._lock:
+            undelivered = self._undelivered.get(attempt)
+            if undelivered is not None:
+                return undelivered[0]
+            delivered = self._delivered.get(attempt)
         return None if delivered is None else Outcome(*delivered)
 
     def begin(self, attempt: Attempt, request: Request) -> bool:
         """Begin a run; returns ``False``, and has the request wait, if one is begun."""
-        waiting = self._joined.get(attempt)
-        if waiting is not None:
+        with self._lock:
+            waiting = self._joined.get(attempt)
+            if waiting is None:
+                self._joined[attempt] = []
+                return True
             waiting.append(request)
             return False
-        self._joined[attempt] = []
-        return True
 
     def end(self, attempt: Attempt) -> list[Request]:
         """End a run; returns the requests that have waited for it."""
-        return self._joined.pop(attempt, [])
+        with self._lock:
+            return self._joined.pop(attempt, [])
 
     def answered(self, attempt: Attempt, outcome: Outcome, delivery: Delivery) -> None:
         """A request got the outcome of an attempt: keep it until that is delivered."""
-        kept = self._undelivered.get(attempt)
-        if kept is None:
-            kept = self._undelivered[attempt] = outcome, set()
-            self._forget(attempt)
-        kept[1].add(delivery)
-        self._attempts[delivery] = attempt
+        with self._lock:
+            kept = self._undelivered.get(attempt)
+            if kept is None:
+                kept = self._undelivered[attempt] = outcome, set()
+                self._forget(attempt)
+            kept[1].add(delivery)
+            self._attempts[delivery] = attempt
 
     def delivered(self, delivery: Delivery) -> None:
-        """The server has an outcome, or never will; from any thread."""
-        self._deliveries.append(delivery)
-
-    def _settle(self) -> None:
-        while self._deliveries:
-            self._remember(self._deliveries.popleft())
-
-    def _remember(self, delivery: Delivery) -> None:
-        attempt = self._attempts.pop(delivery, None)
-        if attempt is None:
-            return
-        outcome, deliveries = self._undelivered[attempt]
-        deliveries.discard(delivery)
-        if deliveries:
-            return
-        del self._undelivered[attempt]
-        self._delivered[attempt] = tuple(vars(outcome).values())
-        self._size += OVERHEAD + len(outcome.body)
-        while self._size > self._capacity:
-            self._forget(next(iter(self._delivered)))
+        """The server has an outcome, or never will."""
+        with self._lock:
+            attempt = self._attempts.pop(delivery, None)
+            if attempt is None:
+                return
+            outcome, deliveries = self._undelivered[attempt]
+            deliveries.discard(delivery)
+            if deliveries:
+                return
+            del self._undelivered[attempt]
+            self._delivered[attempt] = tuple(vars(outcome).values())
+            self._size += OVERHEAD + len(outcome.body)
+            while self._size > self._capacity:
+                self._forget(next(iter(self._delivered)))
 
     def _forget(self, attempt: Attempt) -> None:
         delivered = self._delivered.pop(attempt, None)

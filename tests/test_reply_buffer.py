@@ -12,10 +12,10 @@ from inngest_connect_asgi.testing.gateway import call_request
 from .processes import children, peak_memory
 from .servers import Uvicorn
 
-RUNS = 4_000
-SIZE = 20_000
-"""Bytes of each output: 80 MB in all."""
-BATCH = 500
+RUNS = 2_000
+SIZE = 100_000
+"""Bytes of each output: 200 MB in all."""
+BATCH = 250
 """How many end at once."""
 BOUND = 8 * 1024 * 1024
 
