@@ -1,9 +1,12 @@
 """Faults at random, and an exact ledger of what became of every request.
 
-    scripts/faults --seeds 20 --requests 2500
+    scripts/faults --seeds 20 --requests 5000
 
 A seed makes a schedule, always the same one. The schedule of a campaign that failed
 is printed; ``--first SEED --seeds 1`` runs it again.
+
+LocalGateway's executor sends the requests, so that one which comes back without an
+acknowledgement is sent again, and one without a reply is another attempt.
 """
 
 from __future__ import annotations
@@ -17,10 +20,9 @@ import logging
 import multiprocessing
 import os
 import pathlib
-import platform
 import random
-import signal
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -28,138 +30,75 @@ import unittest.mock
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import inngest
 
+from inngest_connect_asgi import InngestConnectMiddleware, supervisor
 from inngest_connect_asgi.actions import Action
 from inngest_connect_asgi.config import Isolation, Settings
+from inngest_connect_asgi.context import CURRENT
 from inngest_connect_asgi.core import Core
 from inngest_connect_asgi.gateway_socket import GatewaySocket
 from inngest_connect_asgi.link import Link
 from inngest_connect_asgi.messages import Configuration, Lease, Request, Result
 from inngest_connect_asgi.replies import Reply
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.testing.gateway import call_request
-from inngest_connect_asgi.testing.router import Delivery
 
-from .harness import off_loop, tasks_left, worker
+from . import trouble
+from .harness import (
+    bare_app,
+    close_http,
+    lifespan,
+    make_client,
+    make_function,
+    off_loop,
+    tasks_left,
+)
+from .ledger import Ledger, page
 from .processes import children, own_memory
+from .sabotage import Saboteur
 from .servers import Metronome
+from .trouble import FAULTS, SOAK, schedule
+from .ways import Authority, over_tls
 
-__all__ = ["FAULTS", "Campaign", "Ledger"]
-
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+__all__ = ["Campaign"]
 
 SHUTDOWN_TIMEOUT = 90.0
 """Seconds after the last fault in which every reply must have reached the server."""
 
-LINK_FAULTS = {
-    "connection reset",
-    "half-open link",
-    "stalled writes",
-    "drain",
-    "drains in a row",
-    "gateway restart",
-    "runtime killed",
-}
-
-SOAK = ("connection reset",)
-"""The only fault of a soak, as soon as a connection has lived for a second."""
+END_TIMEOUT = 90.0
+"""Seconds after the last fault in which every run must have ended."""
 
 RECONNECT_CAP = 1.0
-"""Seconds."""
+RESPAWN_CAP = 0.5
+"""Seconds. Or most of the trouble would find the worker in a pause."""
 
-LEASE_INTERVAL = 0.1
+LEASE_INTERVAL = 0.25
 LEASE_DURATION = 5.0
 LONGEST_QUIET = 1.5
 """Seconds without an extension, with nothing wrong, that count as a missed one."""
 
-
-@dataclass(frozen=True)
-class Trouble:
-    """Some faults at once: after a pause, and for how many seconds."""
-
-    pause: float
-    faults: tuple[str, ...]
-    lasting: float
-
-    def __str__(self) -> str:
-        names = ", ".join(self.faults)
-        return f"+{self.pause:.2f} s  {names} for {self.lasting:.2f} s"
+TLS_EVERY = 4
+"""Of so many seeds, one goes by TLS."""
 
 
-def schedule(seed: int, faults: tuple[str, ...]) -> Iterator[Trouble]:
-    rng = random.Random(seed)
-    while faults == SOAK:
-        # A connection that lived for less than a second is replaced ever slower.
-        yield Trouble(1.2, faults, 0.0)
-    # Those that cost a connection more often: the others matter while there is none.
-    weights = [3 if name in LINK_FAULTS else 1 for name in faults]
-    while True:
-        pause = rng.uniform(0.05, 0.4)
-        chosen = set(rng.choices(faults, weights, k=rng.choice([1, 1, 2, 3])))
-        # Now and then for longer than most of what runs, and its leases, can wait.
-        longest = rng.choices([0.8, 10.0], [60, 1])[0]
-        yield Trouble(pause, tuple(sorted(chosen)), rng.uniform(0.05, longest))
+class Gateway(LocalGateway):
+    """Perhaps with TLS in front."""
 
-
-@dataclass
-class Ledger:
-    """What became of the requests of one campaign."""
-
-    seed: int
-    isolation: str
-    faults: Counter[str] = field(default_factory=Counter)
-    schedule: list[Trouble] = field(default_factory=list)
-    requests: int = 0
-    acked: int = 0
-    replied: int = 0
-    flushed: int = 0
-    reconnects: int = 0
-    named: list[str] = field(default_factory=list)
-    """Acknowledged and not replied to, and the worker's log says so and why."""
-    lost: list[str] = field(default_factory=list)
-    """Acknowledged and not replied to, and nobody said so."""
-    doubled: list[str] = field(default_factory=list)
-    """Run more than once."""
-    late: list[str] = field(default_factory=list)
-    """Their lease was not extended though nothing was wrong."""
-    leaked: Counter[str] = field(default_factory=Counter)
-    """Tasks, threads, descriptors and objects that are left."""
-    grown: int = 0
-    """Bytes that the runtime had more at the end than after a fifth of the requests,
-    where that was watched."""
+    front: str | None = None
 
     @property
-    def clean(self) -> bool:
-        return not (self.lost or self.doubled or self.late or self.leaked)
-
-    def __str__(self) -> str:
-        return (
-            f"seed {self.seed:3} {self.isolation:7} "
-            f"requests {self.requests} acked {self.acked} replied {self.replied} "
-            f"flushed {self.flushed} named {len(self.named)} lost {len(self.lost)} "
-            f"doubled {len(self.doubled)} late {len(self.late)} "
-            f"leaked {sum(self.leaked.values())} "
-            f"faults {sum(self.faults.values())} reconnects {self.reconnects}"
-        )
-
-    def complaint(self) -> str:
-        """All there is to know of a campaign that failed."""
-        lines = [str(self), *map(str, self.schedule)]
-        for name in ("lost", "doubled", "late", "leaked"):
-            if found := getattr(self, name):
-                lines.append(f"{name}: {found}")
-        return "\n".join(lines)
+    def origin(self) -> str:
+        return self.front or super().origin
 
 
 class Campaign:
     """One worker, one LocalGateway in the same process, and trouble between them.
 
     Args:
-        requests: How many to send.
+        requests: How many runs to start.
         pace: Seconds between two of them, on average.
         faults: The names of those to choose from; all of them by default.
         watch_memory: Whether to see how much the runtime's memory grows.
@@ -171,20 +110,24 @@ class Campaign:
         requests: int,
         isolation: Isolation,
         *,
-        pace: float = 0.012,
+        pace: float = 0.008,
         faults: tuple[str, ...] = (),
         watch_memory: bool = False,
     ) -> None:
         self.seed = seed
+        self.rng = random.Random(f"trouble {seed}")
         self.isolation = isolation
         self.ledger = Ledger(seed, isolation)
-        self.gateway: LocalGateway
+        self.gateway: Gateway
         self.crash = threading.Event()
+        self.saboteur = Saboteur()
         self._requests = requests
         self._pace = pace
         self._faults = faults or tuple(FAULTS)
-        self._calls: Counter[str] = Counter()
-        self._deliveries: list[Delivery] = []
+        self._calls: Counter[tuple[str, int]] = Counter()
+        self._ran: set[str] = set()
+        """The ids of requests that have started a run."""
+        self._events: list[str] = []
         self._quiet: list[tuple[float, float]] = []
         """When nothing was wrong, as seen from outside."""
         self._log = _Named()
@@ -202,18 +145,23 @@ class Campaign:
         configuration = Settings.configuration
 
         def impatient(settings: Settings) -> Configuration:
-            # Or most of the trouble would find the worker in a pause.
             return replace(configuration(settings), reconnect_cap=RECONNECT_CAP)
 
+        trouble.observe()
         logger = logging.getLogger("inngest_connect_asgi")
         logger.addHandler(self._log)
         before = _left_over()
         if self._watch_memory:
             tracemalloc.start()
+        patch = unittest.mock.patch.object
         try:
             with (
-                unittest.mock.patch.object(Core, "tick", tick_or_crash),
-                unittest.mock.patch.object(Settings, "configuration", impatient),
+                patch(Core, "tick", tick_or_crash),
+                patch(Settings, "configuration", impatient),
+                # It is killed more often than any bug would kill it.
+                patch(supervisor, "MAX_CRASHES", 1_000_000),
+                patch(supervisor, "RESPAWN_CAP", RESPAWN_CAP),
+                self.saboteur.at_work(),
                 Metronome() as self._metronome,
             ):
                 asyncio.run(self._main())
@@ -225,55 +173,95 @@ class Campaign:
         return self.ledger
 
     async def _main(self) -> None:
-        with LocalGateway(
-            heartbeat_interval="200ms",
-            extend_lease_interval=f"{LEASE_INTERVAL}s",
-            lease_duration=LEASE_DURATION,
-        ) as self.gateway:
-            async with worker(
-                self.gateway,
-                self._function(),
-                isolation=self.isolation,
-                shutdown_timeout=SHUTDOWN_TIMEOUT,
-            ):
-                trouble = asyncio.ensure_future(self._make_trouble())
-                await self._send_requests()
-                trouble.cancel()
-                await asyncio.wait([trouble])
-                await off_loop(self.heal)
+        with (
+            Gateway(
+                heartbeat_interval="200ms",
+                extend_lease_interval=f"{LEASE_INTERVAL}s",
+                lease_duration=LEASE_DURATION,
+            ) as gateway,
+            contextlib.ExitStack() as stack,
+        ):
+            assert isinstance(gateway, Gateway)
+            self.gateway = gateway
+            stack.enter_context(self._tls())
+            client = make_client(self.gateway)
+            function = make_function(client, self._function(), retries=20)
+            app = self._app(client, function)
+            async with lifespan(app):
+                await off_loop(self.gateway.wait_for_worker)
+                making = asyncio.ensure_future(self._make_trouble())
+                await self._send_events()
+                making.cancel()
+                await asyncio.wait([making])
+                await off_loop(trouble.heal, self)
+                with contextlib.suppress(TimeoutError):  # the ledger says which
+                    await off_loop(
+                        self.gateway.wait_until, self._all_have_ended, END_TIMEOUT
+                    )
                 # In flight now, and told to move while the app shuts down.
                 await off_loop(self.gateway.wait_for_worker, 1, 40.0)
                 for _ in range(20):
-                    await off_loop(self._send)
+                    await off_loop(self.gateway.send, "test")
                 await off_loop(self.gateway.drain)
+            self.ledger.repeated = app._health.state.requests_repeated
+            await close_http(client)
         self.ledger.leaked.update(task.get_name() for task in tasks_left())
+
+    def _app(
+        self, client: inngest.Inngest, function: inngest.Function[Any]
+    ) -> InngestConnectMiddleware:
+        return InngestConnectMiddleware(
+            bare_app,
+            client=client,
+            functions=[function],
+            isolation=self.isolation,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
+        )
+
+    @contextlib.contextmanager
+    def _tls(self) -> Iterator[None]:
+        if self.seed % TLS_EVERY:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+            authority = Authority(pathlib.Path(directory))
+            environ = {"SSL_CERT_FILE": str(authority.file), "SSL_CERT_DIR": ""}
+            stack.enter_context(unittest.mock.patch.dict(os.environ, environ))
+            api_port, _ = stack.enter_context(
+                over_tls(self.gateway, authority.server())
+            )
+            self.gateway.front = f"https://127.0.0.1:{api_port}"
+            self.ledger.faults["over TLS"] += 1
+            yield
 
     def _function(self) -> Callable[..., object]:
         async def work(ctx: inngest.Context) -> str:
-            self._calls[ctx.run_id] += 1
-            rng = random.Random(f"{self.seed} {ctx.run_id}")
-            duration = rng.choices([0, 0.05, 0.5, 4.0], [10, 5, 5, 1])[0]
+            self._calls[ctx.run_id, ctx.attempt] += 1
+            run = CURRENT.get()
+            assert run is not None
+            self._ran.add(run.request.lease.request_id)
+            rng = random.Random(f"{self.seed} {ctx.event.id}")
+            duration = rng.choices([0, 0.05, 0.5, 2.0], [10, 5, 5, 1])[0]
             await asyncio.sleep(duration)
             return "x" * rng.choices([1, 1000, 100_000], [10, 2, 1])[0]
 
         return work
 
-    # Requests
-
-    async def _send_requests(self) -> None:
+    async def _send_events(self) -> None:
         rng = random.Random(f"requests {self.seed}")
         at_first = 0
-        while (sent := len(self._deliveries)) < self._requests:
+        while (sent := len(self._events)) < self._requests:
             if self._watch_memory and not at_first and sent >= self._requests / 5:
                 at_first = self._memory()
             await asyncio.sleep(rng.uniform(0, 2 * self._pace))
-            await off_loop(self._send)
-            if rng.random() < 0.05 and self._deliveries:
-                again = rng.choice(self._deliveries[-50:])
-                if await off_loop(self._send_again, again):
-                    self.ledger.faults["duplicate delivery"] += 1
+            self._events.append(await off_loop(self.gateway.send, "test"))
         if at_first:
             self.ledger.grown = self._memory() - at_first
+
+    def _all_have_ended(self) -> bool:
+        runs = self.gateway.runs[: self._requests]
+        return all(run.status != "running" for run in runs)
 
     def _memory(self) -> int:
         """Bytes that the runtime has, and LocalGateway has not."""
@@ -291,65 +279,84 @@ class Campaign:
         )
         return sum(each.size for each in snapshot.statistics("filename"))
 
-    def _send(self) -> None:
-        number = len(self._deliveries)
-        with contextlib.suppress(IndexError):  # no worker is connected
-            self._deliveries.append(
-                self.gateway.request("app-work", call_request(f"run-{number}"))
-            )
-
-    def _send_again(self, delivery: Delivery) -> bool:
-        payload = delivery.request.request_payload
-        try:
-            self.gateway.request("app-work", payload, request_id=delivery.request_id)
-        except IndexError:
-            return False
-        return True
-
-    # Trouble
-
     async def _make_trouble(self) -> None:
         quiet_since = time.monotonic()
-        for trouble in schedule(self.seed, self._faults):
-            await asyncio.sleep(trouble.pause)
+        for each in schedule(self.seed, self._faults):
+            await asyncio.sleep(each.pause)
             self._quiet.append((quiet_since, time.monotonic()))
-            self.ledger.schedule.append(trouble)
-            for name in trouble.faults:
+            self.ledger.schedule.append(each)
+            for name in each.faults:
                 self.ledger.faults[name] += 1
                 await off_loop(FAULTS[name], self)
-            await asyncio.sleep(trouble.lasting)
-            await off_loop(self.heal)
+            await asyncio.sleep(each.lasting)
+            await off_loop(trouble.heal, self)
             quiet_since = time.monotonic()
-
-    def heal(self) -> None:
-        self.gateway.faults.reset()
-        for start in (self.gateway.api_up, self.gateway.gateway_up):
-            with contextlib.suppress(OSError):  # it listens
-                start()
-        for pid in children(os.getpid()):
-            os.kill(pid, signal.SIGCONT)
 
     # The ledger
 
     def _judge(self) -> None:
         ledger, gateway = self.ledger, self.gateway
-        replies, executions = gateway.replies, gateway.executions
+        replies = gateway.replies
+        self._deliveries = list(gateway._router.deliveries.values())
+        ledger.struck = self.saboteur.struck
+        ledger.runs = len(self._events)
         ledger.requests = len(self._deliveries)
         ledger.flushed = sum(seen.code == 200 for seen in gateway.requests("flush"))
         ledger.reconnects = len(gateway.connections) - 1
-        for number, delivery in enumerate(self._deliveries):
-            request_id, run_id = delivery.request_id, f"run-{number}"
-            acked = bool(executions[request_id])
-            ledger.acked += acked
+        ledger.doubled = [str(run) for run, calls in self._calls.items() if calls > 1]
+        for run in gateway.runs[: self._requests]:
+            if run.status != "completed":
+                ledger.lost.append(f"run {run.id}: {run.status}, {run.error}")
+        faulty = self._void_acks()
+        for delivery in self._deliveries:
+            request_id = delivery.request_id
+            ledger.forwarded += max(0, len(delivery.sent_to) - 1)
+            ledger.acked += bool(delivery.acked_by)
             ledger.replied += request_id in replies
-            if self._calls[run_id] > 1:
-                ledger.doubled.append(run_id)
-            if acked and request_id not in replies:
+            if delivery.acked_by and request_id not in replies:
                 named = request_id in self._log.request_ids
-                (ledger.named if named else ledger.lost).append(run_id)
+                (ledger.named if named else ledger.lost).append(request_id)
+            if (
+                request_id in faulty
+                and request_id in self._ran
+                and not delivery.acked_by
+            ):
+                ledger.void.append(request_id)
         if not self._watch_memory:
             # A snapshot of the memory stops every thread, and leases with them.
             ledger.late = self._late_leases()
+
+    def _void_acks(self) -> set[str]:
+        """Requests with a void acknowledgement that the worker is to blame for.
+
+        One that was on its way when the gateway began to drain, or to break, is not:
+        there the worker can't have known. One that comes behind the worker's own pause
+        is, and so is one on a connection that nothing is wrong with.
+        """
+        paused, closing = set(), set()
+        behind: set[tuple[int, str]] = set()
+        faulty = set()
+        for seen in self.gateway.seen:
+            connection = seen.connection
+            if connection is None:
+                continue
+            number = connection.number
+            if seen.event == "received" and seen.kind == "WORKER_PAUSE":
+                paused.add(number)
+            elif seen.event == "received" and seen.kind == "WORKER_REQUEST_ACK":
+                if number in paused:
+                    behind.add((number, seen.id))
+            elif seen.event == "sent" and seen.kind == "GATEWAY_CLOSING":
+                closing.add(number)
+            elif seen.event == "returned" and number not in paused:
+                # Of a lease that ran out, or a socket that broke, it could not know.
+                closing.add(number)
+            elif seen.event == "void":
+                if (number, seen.id) in behind or number not in paused | closing:
+                    faulty.add(seen.id)
+                else:
+                    self.ledger.crossed += 1
+        return faulty
 
     def _late_leases(self) -> list[str]:
         """Runs whose lease was not extended for long, in a time without trouble."""
@@ -363,16 +370,21 @@ class Campaign:
             elif each.kind == "WORKER_REPLY" or each.event == "flush":
                 ended.setdefault(each.id, each.time)
         late = []
-        for number, delivery in enumerate(self._deliveries):
+        for delivery in self._deliveries:
             times = seen.get(delivery.request_id, [])
-            if delivery.nacks or not times or delivery.request_id not in ended:
+            if (
+                delivery.nacks
+                or len(delivery.acked_by) != 1
+                or not times
+                or delivery.request_id not in ended
+            ):
                 continue
             times.append(ended[delivery.request_id])
             for since, until in itertools.pairwise(sorted(times)):
                 if until - since > patience and any(
                     min(until, b) - max(since, a) > patience for a, b in calm
                 ):
-                    late.append(f"run-{number}")
+                    late.append(delivery.request_id)
         return late
 
     def _calm(self) -> Iterator[tuple[float, float]]:
@@ -411,81 +423,11 @@ def _left_over() -> Counter[str]:
     return found
 
 
-# What can go wrong
-
-
-def _kill(campaign: Campaign) -> None:
-    if campaign.isolation == "process":
-        for pid in children(os.getpid()):
-            os.kill(pid, signal.SIGKILL)
-    else:
-        campaign.crash.set()
-
-
-def _suspend(campaign: Campaign) -> None:
-    """Stop the clock of the runtime, as a machine that sleeps does."""
-    if campaign.isolation == "process":
-        for pid in children(os.getpid()):
-            os.kill(pid, signal.SIGSTOP)
-    else:
-        # Native code that keeps the interpreter's lock.
-        sum(range(20_000_000))
-
-
-def _drain_in_a_row(campaign: Campaign) -> None:
-    for _ in range(3):
-        campaign.gateway.drain()
-        with contextlib.suppress(TimeoutError):
-            campaign.gateway.wait_for_worker(1, 0.5)
-
-
-def _garbage(campaign: Campaign) -> None:
-    frames = (b"\xff\xff", "text", b"\x08\x63", b"\x08\x03\x12\x01\xff")
-    campaign.gateway.send_raw(*frames)
-
-
-def _fault(name: str, value: object) -> Callable[[Campaign], None]:
-    return lambda campaign: setattr(campaign.gateway.faults, name, value)
-
-
-FAULTS: dict[str, Callable[[Campaign], None]] = {
-    "connection reset": lambda campaign: campaign.gateway.drop(),
-    "half-open link": lambda campaign: campaign.gateway.freeze(),
-    "stalled writes": lambda campaign: campaign.gateway.stop_reading(),
-    "slow gateway": _fault("delay", 0.05),
-    "drain": lambda campaign: campaign.gateway.drain(),
-    "drains in a row": _drain_in_a_row,
-    "gateway restart": lambda campaign: campaign.gateway.gateway_down(),
-    "API restart": lambda campaign: campaign.gateway.api_down(),
-    "start 401": _fault("start", 401),
-    "start 429": _fault("start", 429),
-    "start 500": _fault("start", 500),
-    "start hangs": _fault("start", "hang"),
-    "start garbage": _fault("start", "garbage"),
-    "no such gateway": _fault("endpoint", "ws://no-such-host.invalid/connect"),
-    "upgrade 503": _fault("upgrade", 503),
-    "sync failed": _fault("handshake", "sync_failed"),
-    "ready before hello": _fault("handshake", "ready_first"),
-    "flush 401": _fault("flush", 401),
-    "flush 429": _fault("flush", 429),
-    "flush 500": _fault("flush", 500),
-    "flush hangs": _fault("flush", "hang"),
-    "flush garbage": _fault("flush", "garbage"),
-    "reply acks lost": _fault("mute", {"WORKER_REPLY_ACK"}),
-    "replies lost": _fault("ignore", {"WORKER_REPLY"}),
-    "heartbeats unanswered": _fault("mute", {"GATEWAY_HEARTBEAT"}),
-    "leases refused": _fault("nack_leases", True),
-    "garbage": _garbage,
-    "runtime killed": _kill,
-    "runtime suspended": _suspend,
-}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/faults", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=1, help="the first seed")
-    parser.add_argument("--requests", type=int, default=2500)
+    parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--jobs", type=int, default=2, help="campaigns at once")
     parser.add_argument("--isolation", choices=("thread", "process"))
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=())
@@ -493,7 +435,7 @@ def main() -> int:
         "--soak", action="store_true", help="10,000 requests, 500 reconnects"
     )
     parser.add_argument(
-        "--write", action="store_true", help="write docs/campaign.md, when it is clean"
+        "--write", metavar="FILE", help="write what was found there, when it is clean"
     )
     options = parser.parse_args()
     isolations: tuple[Isolation, ...] = ("thread", "process")
@@ -525,74 +467,8 @@ def main() -> int:
         return 1
     if options.write:
         command = f"scripts/faults {' '.join(sys.argv[1:])}"
-        (DOCS / "campaign.md").write_text(page(command, ledgers, soaks))
+        pathlib.Path(options.write).write_text(page(command, ledgers, soaks))
     return 0
-
-
-def page(command: str, ledgers: list[Ledger], soaks: list[Ledger]) -> str:
-    """What was found, for the documentation."""
-    isolations = sorted({ledger.isolation for ledger in ledgers}, reverse=True)
-
-    def table(title: str, rows: dict[str, Callable[[list[Ledger]], int]]) -> list[str]:
-        lines = [f"| {title} | {' | '.join(isolations)} | in all |"]
-        lines.append("|---" * (len(isolations) + 2) + "|")
-        groups = [[x for x in ledgers if x.isolation == each] for each in isolations]
-        for name, count in rows.items():
-            cells = [f"{count(group):,}" for group in [*groups, ledgers]]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        return lines
-
-    faults: Counter[str] = sum((ledger.faults for ledger in ledgers), Counter())
-    lines = [
-        "# The last fault campaign",
-        "",
-        f"Made by `{command}` with Python {platform.python_version()} on "
-        f"{os.cpu_count()} processor cores. [Reliability](reliability.md) says what is "
-        "promised, and what each line means.",
-        "",
-        *table("requests", {name: _total(name) for name in COUNTS}),
-        "",
-        *table(
-            "faults",
-            {name: lambda x, n=name: _faults(x, n) for name in sorted(faults)},  # type: ignore[misc]
-        ),
-    ]
-    for soak in soaks:
-        lines += [
-            "",
-            f"Soak, {soak.isolation}: {soak.requests:,} requests and "
-            f"{soak.reconnects:,} reconnects; lost {len(soak.lost)}, doubled "
-            f"{len(soak.doubled)}, left behind {sum(soak.leaked.values())}. The "
-            "runtime's memory at the end, less that after a fifth of the requests: "
-            f"{soak.grown / 1024:,.0f} KiB.",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-COUNTS = {
-    "sent": "requests",
-    "acknowledged": "acked",
-    "replied to": "replied",
-    "of these, also or only by the API": "flushed",
-    "not replied to, and named in the log": "named",
-    "lost": "lost",
-    "run twice": "doubled",
-    "lease extended late": "late",
-    "left behind (tasks, threads, descriptors, objects)": "leaked",
-    "reconnects": "reconnects",
-}
-
-
-def _total(name: str) -> Callable[[list[Ledger]], int]:
-    def total(ledgers: list[Ledger]) -> int:
-        values = [getattr(ledger, COUNTS[name]) for ledger in ledgers]
-        return sum(each if isinstance(each, int) else len(each) for each in values)
-
-    return total
-
-
-def _faults(ledgers: list[Ledger], name: str) -> int:
-    return sum(ledger.faults[name] for ledger in ledgers)
 
 
 def campaign(*args: Any, **options: Any) -> Ledger:

@@ -157,6 +157,8 @@ class API:
 
     def _save(self, message: Message) -> Response:
         assert isinstance(message, connect_pb2.SDKResponse)
+        if self.faults.refuses(message.request_id):
+            return _error(403, "refused")
         try:
             json.loads(message.system_trace_ctx)
         except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -34,6 +35,9 @@ class Faults:
     handshake: Literal["ready_first", "sync_failed", "garbage_ready"] | None = None
     """READY where HELLO belongs, SYNC_FAILED and a close where READY belongs,
     or a READY that is no protobuf."""
+    refuse: Callable[[str], bool] | None = None
+    """Request ids whose replies are not taken, whatever way they come: ``flush``
+    answers 403, and a connection does not answer."""
     mute: set[str] = field(default_factory=set)
     """Kinds that are not sent, as ``{"GATEWAY_HEARTBEAT"}``."""
     ignore: set[str] = field(default_factory=set)
@@ -53,3 +57,7 @@ class Faults:
         fresh = Faults()
         for each in fields(self):
             setattr(self, each.name, getattr(fresh, each.name))
+
+    def refuses(self, request_id: str) -> bool:
+        refuse = self.refuse
+        return refuse is not None and refuse(request_id)

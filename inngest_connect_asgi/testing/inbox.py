@@ -215,6 +215,8 @@ class Inbox:
             self.connection.log.touch()
 
     async def _reply(self, reply: connect_pb2.SDKResponse) -> None:
+        if self.router.faults.refuses(reply.request_id):
+            return
         self.router.save(reply)
         await self.connection.answer(
             Kind.WORKER_REPLY_ACK,
