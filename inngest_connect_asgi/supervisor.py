@@ -13,7 +13,19 @@ from typing import Protocol
 from . import ends, logs
 from .backoff import Backoff
 from .errors import format_traceback
-from .messages import FromApp, FromRuntime, Log, Request, Start, State, Stopped
+from .messages import (
+    Accepted,
+    Delivered,
+    Extended,
+    FromApp,
+    FromRuntime,
+    Log,
+    Request,
+    Start,
+    State,
+    Stopped,
+    Withdrawn,
+)
 
 __all__ = ["Host", "Supervisor"]
 
@@ -25,6 +37,10 @@ MAX_CRASHES = 10
 STABLE = 10.0
 """Seconds that a connection must have been ready for. One that is lost sooner may be
 what the runtime dies of."""
+
+
+About = Request | Accepted | Withdrawn | Extended | Delivered
+"""What is said about a request, and must not go unheard."""
 
 
 class Host(Protocol):
@@ -70,8 +86,8 @@ class Supervisor:
         self._hurry = threading.Event()
         self._state = State("connecting")
         """The last that was told."""
-        self._untold: Request | None = None
-        """One that could not be told, and may be acknowledged by now."""
+        self._untold: list[About] = []
+        """What could not be told of requests, some of which may be acknowledged."""
         self._error: str | None = None
         """Of what the last runtime died, where there is to be none after it."""
 
@@ -96,15 +112,14 @@ class Supervisor:
 
     def _run(self) -> None:
         while True:
-            if self._untold is not None:
-                self._say(self._untold)
-                self._untold = None
             try:
-                self._host.run(self._start, self._receive)
+                self._host.run(self._start, self._hear)
             except BaseException as error:
                 text = format_traceback(error)
             else:
                 return
+            finally:
+                self._tell_again()
             last = self._hurry.is_set()
             delay = self._backoff.fail()
             if last or self._backoff.failures >= MAX_CRASHES:
@@ -122,17 +137,30 @@ class Supervisor:
             self._log_crash(logging.CRITICAL, "so did what looks after it", self._error)
         self._say(Stopped(self._error))
 
+    def _hear(self, message: FromRuntime) -> None:
+        """Take a message; raises nothing.
+
+        What the runtime has said already is to be heard as well, whatever one of its
+        messages comes to.
+        """
+        try:
+            self._receive(message)
+        except BaseException as error:
+            if isinstance(message, About):
+                self._untold.append(message)
+            self._host.crash(error)
+
     def _receive(self, message: FromRuntime) -> None:
         if isinstance(message, State):
             self._state = message
             if message.connection == "ready" and _age(message) >= STABLE:
                 self._backoff.reset()
-        try:
-            self._tell(message)
-        except BaseException:
-            if isinstance(message, Request):
-                self._untold = message
-            raise
+        self._tell(message)
+
+    def _tell_again(self) -> None:
+        untold, self._untold = self._untold, []
+        for message in untold:
+            self._say(message)
 
     def _say(self, message: FromRuntime) -> None:
         """Tell what the supervisor itself has to say; raises nothing."""
@@ -141,8 +169,12 @@ class Supervisor:
         except BaseException as error:
             if isinstance(message, Log):
                 logs.emit(message.level, message.message)
-            text = f"Could not tell the worker of {type(message).__name__}"
-            logs.emit(logging.ERROR, text, error=error)
+            text, extra = f"Could not tell the worker of {type(message).__name__}", {}
+            if isinstance(message, About):
+                about = message.lease if isinstance(message, Request) else message
+                text += f" for the request {about.delivery.request_id}"
+                extra = {"request_id": about.delivery.request_id}
+            logs.emit(logging.ERROR, text, error=error, extra=extra)
 
     def _tell_state(self) -> None:
         """Say what a runtime that is gone can not: that there is no connection."""

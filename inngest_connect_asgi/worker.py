@@ -229,10 +229,12 @@ class Worker:
         if isinstance(message, Request):
             self._offered[message.lease.delivery] = message
         elif isinstance(message, Accepted):
-            request = self._offered.pop(message.delivery)
+            request = self._offered[message.delivery]
             self._running[message.delivery] = _Run(request.lease)
-            self._observe(message)
             self._post(request)
+            # Not before: what fails is told again.
+            del self._offered[message.delivery]
+            self._observe(message)
         elif isinstance(message, Withdrawn):
             self._offered.pop(message.delivery, None)
         elif isinstance(message, Extended):

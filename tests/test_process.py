@@ -36,7 +36,7 @@ from inngest_connect_asgi import (
 )
 from inngest_connect_asgi.child import LogForwarder
 from inngest_connect_asgi.core import Core
-from inngest_connect_asgi.messages import FromRuntime, Log, Request
+from inngest_connect_asgi.messages import Accepted, FromRuntime, Log, Request, State
 from inngest_connect_asgi.sdk import MAX_BODY_SIZE
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.router import Delivery
@@ -450,6 +450,50 @@ def test_nothing_is_acknowledged_that_has_not_left_the_child(
         assert calls == len(sent)
 
     with LocalGateway(heartbeat_interval="200ms") as gateway:
+        run(lambda: main(gateway))
+
+
+@pytest.mark.parametrize("fails_on", [Request, Accepted, State])
+def test_what_a_child_has_said_is_heard_whatever_the_app_fails_on(
+    monkeypatch: pytest.MonkeyPatch, fails_on: type
+) -> None:
+    """All is acknowledged, and in the pipe, when the app's side fails on a message."""
+    read = threading.Event()
+    reading = Worker._tell
+    failed = False
+
+    def tell(worker: Worker, message: FromRuntime) -> None:
+        nonlocal failed
+        if isinstance(message, Request):
+            read.wait()
+        if read.is_set() and isinstance(message, fails_on) and not failed:
+            failed = True
+            raise RuntimeError("of the app's side")
+        reading(worker, message)
+
+    monkeypatch.setattr(Worker, "_tell", tell)
+
+    async def main(gateway: LocalGateway) -> None:
+        calls = 0
+
+        async def count(ctx: inngest.Context) -> None:
+            nonlocal calls
+            calls += 1
+
+        async with worker(gateway, count, isolation="process"):
+            sent = [gateway.request("app-count") for _ in range(20)]
+            try:
+                for each in sent:
+                    await off_loop(each.wait_for_ack)
+            finally:
+                read.set()
+            await replaced(gateway)
+            for each in sent:
+                assert (await off_loop(each.wait_for_reply, 15)).status == wire.DONE
+        assert calls == len(sent)
+        assert failed
+
+    with LocalGateway(heartbeat_interval="200ms", lease_duration=60.0) as gateway:
         run(lambda: main(gateway))
 
 

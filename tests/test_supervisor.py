@@ -10,16 +10,20 @@ import pytest
 
 from inngest_connect_asgi.backoff import Backoff
 from inngest_connect_asgi.messages import (
+    Accepted,
     Configuration,
     FromApp,
     FromRuntime,
     Log,
     Ping,
+    Request,
     Start,
     State,
     Stopped,
 )
 from inngest_connect_asgi.supervisor import MAX_CRASHES, STABLE, Supervisor
+
+from .simulation import lease
 
 START = Start(Configuration((), "http://127.0.0.1", "instance", "0"))
 
@@ -30,16 +34,21 @@ class FakeHost:
     def __init__(self, *script: Callable[[Callable[[FromRuntime], None]], None]):
         self.script = iter(script)
         self.starts: list[Start] = []
+        self.error: BaseException | None = None
 
     def run(
         self, start: Callable[[], Start], tell: Callable[[FromRuntime], None]
     ) -> None:
         self.starts.append(start())
         next(self.script)(tell)
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
 
     def send(self, message: FromApp) -> None: ...
 
-    def crash(self, error: BaseException) -> None: ...
+    def crash(self, error: BaseException) -> None:
+        self.error = error
 
 
 def crash(tell: Callable[[FromRuntime], None]) -> None:
@@ -215,6 +224,48 @@ def test_what_the_worker_raises_on_a_message_is_a_crash() -> None:
         isinstance(each, Log) and "SystemExit: of the worker" in each.message
         for each in told
     )
+
+
+def test_what_comes_behind_a_message_that_fails_is_told_as_well() -> None:
+    """A runtime says more before it ends, and some of that is acknowledged by now."""
+    held, other = lease("held"), lease("other")
+    about: list[FromRuntime] = [
+        Request(held, "app", "job", b""),
+        Accepted(held.delivery),
+        Request(other, "app", "job", b""),
+        Accepted(other.delivery),
+    ]
+    failed: list[FromRuntime] = []
+
+    def refuse(message: FromRuntime) -> None:
+        if message in about[1:3] and message not in failed:
+            failed.append(message)
+            raise ValueError("of the worker")
+
+    def script(tell: Callable[[FromRuntime], None]) -> None:
+        for message in about:
+            tell(message)
+
+    *told, stopped = run(FakeHost(script, finish), refuse=refuse)
+    assert stopped == Stopped()
+    # What failed comes again, in its order.
+    assert [each for each in told if each in about] == [about[0], about[3], *about[1:3]]
+
+
+def test_what_can_not_be_told_of_a_request_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(message: FromRuntime) -> None:
+        if isinstance(message, Request):
+            raise ValueError("of the worker")
+
+    def script(tell: Callable[[FromRuntime], None]) -> None:
+        tell(Request(lease("held"), "app", "job", b""))
+
+    run(FakeHost(script, finish), refuse=refuse)
+    (record,) = [each for each in caplog.records if hasattr(each, "request_id")]
+    assert record.request_id == "held"
+    assert "Could not tell the worker of Request for the request held" in caplog.text
 
 
 def test_a_fault_of_its_own_is_its_end_and_told(
