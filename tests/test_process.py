@@ -401,6 +401,15 @@ def test_killed_with_twenty_runs_in_flight_it_loses_none(
     run(main)
 
 
+async def beats(gateway: LocalGateway, count: int) -> None:
+    """Wait for so many heartbeats."""
+    before = len(gateway.received("WORKER_HEARTBEAT"))
+    await off_loop(
+        gateway.wait_until,
+        lambda: len(gateway.received("WORKER_HEARTBEAT")) >= before + count,
+    )
+
+
 def test_nothing_is_acknowledged_that_has_not_left_the_child(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -431,11 +440,7 @@ def test_nothing_is_acknowledged_that_has_not_left_the_child(
             try:
                 await off_loop(sent[0].wait_for_ack)
                 # It has read the requests before it sends the second of these.
-                beats = len(gateway.received("WORKER_HEARTBEAT"))
-                await off_loop(
-                    gateway.wait_until,
-                    lambda: len(gateway.received("WORKER_HEARTBEAT")) > beats + 1,
-                )
+                await beats(gateway, 2)
                 os.kill(first, signal.SIGKILL)
                 await off_loop(wait_gone, first, 5)
             finally:
@@ -485,6 +490,8 @@ def test_what_a_child_has_said_is_heard_whatever_the_app_fails_on(
             try:
                 for each in sent:
                     await off_loop(each.wait_for_ack)
+                # Of the last, it has said so before it sends the second of these.
+                await beats(gateway, 2)
             finally:
                 read.set()
             await replaced(gateway)
