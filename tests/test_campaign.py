@@ -12,7 +12,7 @@ from .campaign import Campaign
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_no_reply_is_lost_and_nothing_runs_twice(isolation: Isolation) -> None:
-    ledger = Campaign(1, 500, isolation, pace=0.006).run()
+    ledger = Campaign(1, 500, isolation).run()
     assert ledger.clean, ledger.complaint()
-    assert ledger.acked > 150
-    assert sum(ledger.faults.values()) > 15
+    assert ledger.acked > 400
+    assert sum(ledger.faults.values()) > 5
