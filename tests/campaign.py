@@ -56,7 +56,7 @@ from .harness import (
     off_loop,
     tasks_left,
 )
-from .ledger import Ledger, page
+from .ledger import Ledger, page, with_section
 from .processes import children, own_memory
 from .sabotage import Saboteur
 from .servers import Metronome
@@ -64,6 +64,8 @@ from .trouble import FAULTS, SOAK, schedule
 from .ways import Authority, over_tls
 
 __all__ = ["Campaign"]
+
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "campaign.md"
 
 SHUTDOWN_TIMEOUT = 90.0
 """Seconds after the last fault in which every reply must have reached the server."""
@@ -435,7 +437,7 @@ def main() -> int:
         "--soak", action="store_true", help="10,000 requests, 500 reconnects"
     )
     parser.add_argument(
-        "--write", metavar="FILE", help="write what was found there, when it is clean"
+        "--write", action="store_true", help="write docs/campaign.md, when it is clean"
     )
     options = parser.parse_args()
     isolations: tuple[Isolation, ...] = ("thread", "process")
@@ -467,7 +469,7 @@ def main() -> int:
         return 1
     if options.write:
         command = f"scripts/faults {' '.join(sys.argv[1:])}"
-        pathlib.Path(options.write).write_text(page(command, ledgers, soaks))
+        PAGE.write_text(with_section(PAGE.read_text(), page(command, ledgers, soaks)))
     return 0
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Ledger", "page"]
+__all__ = ["Ledger", "page", "with_section"]
 
 
 @dataclass
@@ -130,6 +131,13 @@ def page(command: str, ledgers: Sequence[Ledger], soaks: Sequence[Ledger]) -> st
             f"{soak.grown / 1024:,.0f} KiB.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def with_section(text: str, section: str) -> str:
+    """Put a section in its place, and that of the same Python away."""
+    head, *sections = re.split(r"^(?=## )", text, flags=re.M)
+    named = {each.split(".")[1]: each.strip() for each in (*sections, section)}
+    return "\n\n".join([head.strip(), *(named[key] for key in sorted(named))]) + "\n"
 
 
 def _total(name: str) -> Callable[[Sequence[Ledger]], int]:

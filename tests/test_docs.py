@@ -439,3 +439,27 @@ def test_the_demo(name: str, lines: list[str], tmp_path: pathlib.Path) -> None:
         # The call takes about five seconds, and as long as the machine likes.
         assert silences["thread"] > 2
         assert silences["process"] < silences["thread"]
+
+
+def test_what_the_gateway_does_as_the_server_is_tested() -> None:
+    """Each row of the table names a source file of the server, and tests of ours."""
+    page = (DOCS / "testing.md").read_text()
+    rows = re.findall(r"^\| [^|]+\| ([^|]+)\| `([^|`]+)` \| ([^|]+) \|$", page, re.M)
+    assert len(rows) > 20
+    tests = pathlib.Path(__file__).with_name("test_strict_gateway.py").read_text()
+    defined = set(re.findall(r"^def (test_\w+)", tests, re.M))
+    named: set[str] = set()
+    for since, source, names in rows:
+        assert re.match(r"\d+\.\d+\.\d+", since), since
+        assert re.fullmatch(r"pkg/[\w/]+\.(go|lua)", source), source
+        found = re.findall(r"`(test_\w+)`", names)
+        assert found, names
+        named.update(found)
+    assert named <= defined, named - defined
+    # And what is tested there is in the table.
+    assert defined - named <= {
+        "test_a_heartbeat_tells_the_router_that_the_gateway_drains",
+        "test_a_late_reply_answers_the_next_attempt_under_the_same_id",
+        "test_a_worker_that_does_not_introduce_itself_is_refused",
+        "test_nothing_is_answered_before_the_worker_is_ready",
+    }
