@@ -183,14 +183,15 @@ def measure_floor() -> Floor:
 async def floor() -> Floor:
     os.environ["INNGEST_DEV"] = "1"
     from inngest_connect_asgi import sdk
-    from inngest_connect_asgi.messages import Lease, Request
+    from inngest_connect_asgi.messages import Delivery, Lease, Request
 
     from . import app
 
     runner = sdk.FunctionRunner(*app.apps[0])
 
     async def run(function: str) -> None:
-        lease = Lease("r", "l", "a", "e", "a", f"app-{function}", "step", "r", b"", b"")
+        echoed = "l", "a", "e", "a", f"app-{function}", "step", "r", b"", b""
+        lease = Lease(Delivery("r", "l"), *echoed)
         request = Request(lease, "app", "job", call_request(function, 0))
         await runner._handler.post(sdk._comm_request(request))
 

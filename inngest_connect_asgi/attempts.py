@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import fields
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any, NewType
 
 from .messages import Delivery, Outcome, Request
@@ -18,6 +20,8 @@ __all__ = ["Attempt", "Attempts", "identify"]
 
 OVERHEAD = 1024
 """Bytes that an outcome takes besides its body, so that small ones are bounded too."""
+
+_VALUES = attrgetter(*(field.name for field in fields(Outcome)))
 
 
 Attempt = NewType("Attempt", bytes)
@@ -39,7 +43,7 @@ def identify(
 class Attempts:
     """Of every attempt one run, and its outcome for a while.
 
-    May be called from any thread.
+    Belongs to the app's event loop, but for :meth:`delivered`.
 
     Args:
         capacity: Bytes of outcomes to remember once they are delivered; the oldest
@@ -51,7 +55,9 @@ class Attempts:
         self._size = 0
         self._joined: dict[Attempt, list[Request]] = {}
         """Requests that wait for the run of an attempt."""
-        self._undelivered: dict[Attempt, tuple[Outcome, set[Delivery]]] = {}
+        self._undelivered: dict[Attempt, Outcome] = {}
+        self._owed: dict[Attempt, int] = {}
+        """To how many deliveries an undelivered outcome goes."""
         self._attempts: dict[Delivery, Attempt] = {}
         """Of the undelivered."""
         self._delivered: OrderedDict[Attempt, tuple[Any, ...]] = OrderedDict()
@@ -59,50 +65,49 @@ class Attempts:
 
     def outcome(self, attempt: Attempt) -> Outcome | None:
         """How an attempt ended, if that is remembered."""
-        with self._lock:
-            undelivered = self._undelivered.get(attempt)
-            if undelivered is not None:
-                return undelivered[0]
-            delivered = self._delivered.get(attempt)
+        # In the order in which it goes from one to the other: no lock is needed.
+        undelivered = self._undelivered.get(attempt)
+        if undelivered is not None:
+            return undelivered
+        delivered = self._delivered.get(attempt)
         return None if delivered is None else Outcome(*delivered)
 
     def begin(self, attempt: Attempt, request: Request) -> bool:
         """Begin a run; returns ``False``, and has the request wait, if one is begun."""
-        with self._lock:
-            waiting = self._joined.get(attempt)
-            if waiting is None:
-                self._joined[attempt] = []
-                return True
-            waiting.append(request)
-            return False
+        waiting = self._joined.get(attempt)
+        if waiting is None:
+            self._joined[attempt] = []
+            return True
+        waiting.append(request)
+        return False
 
     def end(self, attempt: Attempt) -> list[Request]:
         """End a run; returns the requests that have waited for it."""
-        with self._lock:
-            return self._joined.pop(attempt, [])
+        return self._joined.pop(attempt, [])
 
     def answered(self, attempt: Attempt, outcome: Outcome, delivery: Delivery) -> None:
         """A request got the outcome of an attempt: keep it until that is delivered."""
         with self._lock:
-            kept = self._undelivered.get(attempt)
-            if kept is None:
-                kept = self._undelivered[attempt] = outcome, set()
+            if attempt not in self._undelivered:
+                self._undelivered[attempt] = outcome
+                self._owed[attempt] = 0
                 self._forget(attempt)
-            kept[1].add(delivery)
-            self._attempts[delivery] = attempt
+            if delivery not in self._attempts:
+                self._attempts[delivery] = attempt
+                self._owed[attempt] += 1
 
     def delivered(self, delivery: Delivery) -> None:
-        """The server has an outcome, or never will."""
+        """The server has an outcome, or never will. May be called from any thread."""
         with self._lock:
             attempt = self._attempts.pop(delivery, None)
             if attempt is None:
                 return
-            outcome, deliveries = self._undelivered[attempt]
-            deliveries.discard(delivery)
-            if deliveries:
+            self._owed[attempt] -= 1
+            if self._owed[attempt]:
                 return
-            del self._undelivered[attempt]
-            self._delivered[attempt] = tuple(vars(outcome).values())
+            outcome = self._undelivered[attempt]
+            self._delivered[attempt] = _VALUES(outcome)
+            del self._undelivered[attempt], self._owed[attempt]
             self._size += OVERHEAD + len(outcome.body)
             while self._size > self._capacity:
                 self._forget(next(iter(self._delivered)))

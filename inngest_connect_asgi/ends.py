@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec
 
 __all__ = ["Ended", "guarded", "spawn", "start_thread"]
@@ -31,17 +31,21 @@ def spawn(
             task was cancelled.
     """
     task = asyncio.get_running_loop().create_task(_contained(coroutine), name=name)
-
-    def tell(task: asyncio.Task[BaseException | None]) -> None:
-        # One that is cancelled before its first turn has not begun it.
-        coroutine.close()
-        if task.cancelled():
-            ended(asyncio.CancelledError())
-        else:
-            ended(task.exception() or task.result())
-
-    task.add_done_callback(tell)
+    task.add_done_callback(partial(_tell, coroutine, ended))
     return task  # type: ignore[return-value]
+
+
+def _tell(
+    coroutine: Coroutine[Any, Any, None],
+    ended: Ended,
+    task: asyncio.Task[BaseException | None],
+) -> None:
+    # One that is cancelled before its first turn has not begun it.
+    coroutine.close()
+    if task.cancelled():
+        ended(asyncio.CancelledError())
+    else:
+        ended(task.exception() or task.result())
 
 
 async def _contained(coroutine: Coroutine[Any, Any, None]) -> BaseException | None:

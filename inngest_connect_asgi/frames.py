@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from .messages import Configuration, Lease, Outcome, Request
+from .messages import Configuration, Delivery, Lease, Outcome, Request
 from .wire import connect_pb2 as wire
 
 __all__ = [
@@ -111,9 +111,10 @@ def executor_request(payload: bytes) -> Request:
     data = parse(wire.GatewayExecutorRequestData, payload)
     if not data.request_id or not data.app_name:
         raise Malformed("a GatewayExecutorRequestData without request id or app name")
+    lease_id = data.lease_id
     lease = Lease(
-        request_id=data.request_id,
-        lease_id=data.lease_id,
+        delivery=Delivery(data.request_id, lease_id),
+        lease_id=lease_id,
         account_id=data.account_id,
         env_id=data.env_id,
         app_id=data.app_id,

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 __all__ = [
@@ -190,8 +189,9 @@ class Delivery(NamedTuple):
 class Lease:
     """What the server wants echoed in everything said about a request."""
 
-    request_id: str
+    delivery: Delivery
     lease_id: str
+    """The newest one."""
     account_id: str
     env_id: str
     app_id: str
@@ -200,16 +200,10 @@ class Lease:
     run_id: str
     system_trace_ctx: bytes
     user_trace_ctx: bytes
-    first_lease_id: str = ""
-    """The one that the request came with; by default ``lease_id``."""
 
-    def __post_init__(self) -> None:
-        if not self.first_lease_id:
-            object.__setattr__(self, "first_lease_id", self.lease_id)
-
-    @cached_property
-    def delivery(self) -> Delivery:
-        return Delivery(self.request_id, self.first_lease_id)
+    @property
+    def request_id(self) -> str:
+        return self.delivery.request_id
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from .attempts import Attempt, identify
 from .context import CURRENT, Run
 from .errors import ConfigurationError, describe
 from .libraries import version
-from .messages import App, Lease, Outcome, Request
+from .messages import App, Delivery, Lease, Outcome, Request
 from .surroundings import Surroundings
 
 _import_error: ImportError | None = None
@@ -73,7 +73,7 @@ def check_version() -> None:
     try:
         if _import_error is not None:
             raise _import_error
-        lease = Lease("r", "l", "a", "e", "a", "f", None, "r", b"", b"")
+        lease = Lease(Delivery("r", "l"), "l", "a", "e", "a", "f", None, "r", b"", b"")
         request = _comm_request(Request(lease, "app", "job", b"{}"))
         inspect.signature(comm_lib.CommHandler).bind(**_handler_options(None, []))
         for method in (comm_lib.CommHandler.post, comm_lib.CommHandler.post_sync):

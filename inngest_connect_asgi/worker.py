@@ -9,6 +9,7 @@ from collections import deque
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from . import ends, integrations, logs, whereabouts
@@ -91,7 +92,7 @@ class Worker:
         self._undelivered: dict[Delivery, Result] = {}
         self._settled: deque[tuple[str, ...]] = deque(maxlen=SETTLED_REMEMBERED)
         self._attempts = Attempts(settings.outcome_buffer_size)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Delivery, asyncio.Task[None]] = {}
         self._cancelling = False
         self._drain: Drain | None = None
         self._stopped = asyncio.Event()
@@ -186,11 +187,12 @@ class Worker:
     async def _clean_up(self) -> None:
         self._waiting.clear()
         self._cancelling = True
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        if self._tasks:
+        if tasks:
             # A function may refuse to be cancelled.
-            await asyncio.wait(self._tasks, timeout=CANCEL_TIMEOUT)
+            await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
         self._pool.shutdown(wait=False, cancel_futures=True)
         for observer in self._observers:
             observer.close()
@@ -378,13 +380,11 @@ class Worker:
             if not self._attempts.begin(attempt, request):
                 return
 
-        def ended(error: BaseException | None) -> None:
-            self._tasks.discard(task)
-            self._end_run(request, attempt, error)
-
-        name = request.lease.function_slug
-        task = ends.spawn(self._run(request, attempt), ended, name=name)
-        self._tasks.add(task)
+        self._tasks[request.lease.delivery] = ends.spawn(
+            self._run(request, attempt),
+            partial(self._end_run, request, attempt),
+            name=request.lease.function_slug,
+        )
 
     async def _run(self, request: Request, attempt: Attempt | None) -> None:
         runner = self._runners[request.app_name]
@@ -399,6 +399,7 @@ class Worker:
     def _end_run(
         self, request: Request, attempt: Attempt | None, error: BaseException | None
     ) -> None:
+        del self._tasks[request.lease.delivery]
         if error is not None and not self._cancelling:
             self._fail(request, attempt, error)
         if self._waiting and not self._starting:

@@ -13,6 +13,7 @@ import pytest
 
 from inngest_connect_asgi import launch
 from inngest_connect_asgi.messages import (
+    Delivery,
     FromRuntime,
     Lease,
     Outcome,
@@ -34,7 +35,9 @@ def start() -> Start:
 
 
 def large_result(number: int, size: int) -> Result:
-    lease = Lease(f"r{number}", "l", "a", "e", "a", "f", None, "r", b"{}", b"{}")
+    lease = Lease(
+        Delivery(f"r{number}", "l"), "l", "a", "e", "a", "f", None, "r", b"{}", b"{}"
+    )
     return Result(lease, Outcome(200, bytes([number % 256]) * size))
 
 

@@ -57,7 +57,7 @@ def configuration(**options: object) -> Configuration:
 
 def lease(request_id: str, lease_id: str = "lease-0") -> Lease:
     return Lease(
-        request_id=request_id,
+        delivery=Delivery(request_id, lease_id),
         lease_id=lease_id,
         account_id="account",
         env_id="env",

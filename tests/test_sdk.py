@@ -19,7 +19,7 @@ from inngest._internal import transforms
 
 from inngest_connect_asgi import sdk
 from inngest_connect_asgi.errors import ConfigurationError
-from inngest_connect_asgi.messages import Lease, Outcome, Request
+from inngest_connect_asgi.messages import Delivery, Lease, Outcome, Request
 
 from . import sdk_functions
 
@@ -72,7 +72,7 @@ def request(
     function_id: str, body: bytes | None = None, step_id: str | None = None
 ) -> Request:
     lease = Lease(
-        "request-1",
+        Delivery("request-1", "lease"),
         "lease",
         "account",
         "env",
