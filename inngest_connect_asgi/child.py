@@ -97,18 +97,35 @@ class Outbox:
         """Is called with what was raised where nobody waits for it."""
 
     def tell(self, message: FromRuntime) -> None:
+        """Have :meth:`flush` write a message."""
+        self._writer.put(message)
+
+    def flush(self) -> None:
+        """Write what was told, or as much as the pipe takes, and the rest later.
+
+        Raises:
+            Exception: It can't be encoded, and is left out.
+        """
+        if not self._written.is_set():
+            return
         try:
-            written = self._writer.write(message)
+            written = self._writer.flush()
         except BrokenPipeError:
             os._exit(1)
-        if not written and self._written.is_set():
+        if not written:
             self._written.clear()
-            self._loop.add_writer(self._fd, self._flush)
+            self._loop.add_writer(self._fd, self._catch_up)
 
     def defer(self, callback: Callable[[], None]) -> bool:
+        """Flush, and have a callback wait for what could not be written yet.
+
+        Returns:
+            ``False`` where all is written; then it is not called.
+        """
+        self.flush()
         return self._writer.defer(callback)
 
-    def _flush(self) -> None:
+    def _catch_up(self) -> None:
         try:
             written = self._writer.flush()
         except BrokenPipeError:
@@ -125,6 +142,7 @@ class Outbox:
         # First what was logged on the way.
         await asyncio.sleep(0)
         self.tell(stopped)
+        self.flush()
         await self._written.wait()
 
 
@@ -161,7 +179,7 @@ def _speak(from_parent: int, to_parent: int) -> None:
 
 async def _run(from_parent: int, outbox: Outbox) -> None:
     loop = asyncio.get_running_loop()
-    runtime = Runtime(outbox.tell, outbox.defer)
+    runtime = Runtime(outbox.tell, outbox.defer, outbox.flush)
     lifetime = Lifetime(runtime)
     outbox.failed = lifetime.crash
     inbox = Inbox(runtime, lifetime.crash)
@@ -169,7 +187,12 @@ async def _run(from_parent: int, outbox: Outbox) -> None:
     start = await inbox.start
     os.environ.update(start.environ)
     trust.use_certifi_file(start.certifi)
-    tell = ends.guarded(outbox.tell, lifetime.crash)
+
+    def tell_at_once(log: FromRuntime) -> None:
+        outbox.tell(log)
+        outbox.flush()
+
+    tell = ends.guarded(tell_at_once, lifetime.crash)
     # Any thread may log.
     forwarder = LogForwarder(lambda log: loop.call_soon_threadsafe(tell, log))
     logging.basicConfig(

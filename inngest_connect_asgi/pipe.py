@@ -24,6 +24,9 @@ __all__ = ["Decoder", "Writer", "encode", "frame", "greeting"]
 PIPE_SIZE = 1024 * 1024
 """Bytes; as much as Linux gives to anyone."""
 
+BATCH_SIZE = 64 * 1024
+"""Bytes of messages that are written at once: every write wakes up the other end."""
+
 MAX_MESSAGE_SIZE = 256 * 1024 * 1024
 """Bytes. The largest real one is a request, of sixteen megabytes at most."""
 
@@ -95,7 +98,7 @@ class Writer:
     """Writes messages to a pipe without waiting, and keeps what it does not take.
 
     What waits is kept as it is, and encoded when it is its turn, so that no more than
-    one message is held twice. Messages are therefore not to change.
+    one large message is held twice. Messages are therefore not to change.
 
     Args:
         fd: Is made non-blocking.
@@ -109,8 +112,14 @@ class Writer:
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         self._fd = fd
         self._rest = _NOTHING
-        """Of the message that is being written."""
+        """Of the messages that are being written."""
+        self._due: deque[Callable[[], None]] = deque()
+        """Callbacks that wait for no more than those."""
         self._waiting: deque[object] = deque()
+
+    def put(self, message: object) -> None:
+        """Have :meth:`flush` write a message behind the others."""
+        self._waiting.append(message)
 
     def write(self, message: object) -> bool:
         """Write a message behind the others; returns whether all are written.
@@ -120,7 +129,7 @@ class Writer:
             Exception: It can't be encoded, and is left out.
         """
         at_once = not self._is_behind
-        self._waiting.append(message)
+        self.put(message)
         return at_once and self.flush()
 
     def write_frame(self, data: bytes) -> bool:
@@ -156,16 +165,32 @@ class Writer:
                     rest = self._rest[os.write(self._fd, self._rest) :]
                     # An empty slice would keep all of what it is one of.
                     self._rest = rest or _NOTHING
-                    continue
-                first = self._waiting.popleft()
-                if isinstance(first, _Callback):
-                    first.call()
+                elif self._due:
+                    self._due.popleft()()
                 else:
-                    self._rest = encode(first)
+                    self._encode_some()
         except BlockingIOError:
             return False
         return True
 
+    def _encode_some(self) -> None:
+        encoded: list[memoryview] = []
+        size = 0
+        try:
+            while self._waiting and size < BATCH_SIZE:
+                first = self._waiting.popleft()
+                if isinstance(first, _Callback):
+                    self._due.append(first.call)
+                else:
+                    encoded.append(encode(first))
+                    size += len(encoded[-1])
+        finally:
+            # Also before one that can't be encoded.
+            if len(encoded) == 1:
+                self._rest = encoded[0]
+            else:
+                self._rest = memoryview(b"".join(encoded))
+
     @property
     def _is_behind(self) -> bool:
-        return bool(self._rest) or bool(self._waiting)
+        return bool(self._rest or self._due or self._waiting)

@@ -65,19 +65,26 @@ class Runtime:
     :meth:`receive`, messages to it go out by ``tell``.
 
     Args:
-        tell: Takes a message to the app, without waiting until it is there.
+        tell: Takes a message to the app, which is there after ``flush``, or later.
         defer: Has a callback wait for the messages that are not there yet; returns
             ``False``, and forgets the callback, where all are.
+        flush: Is called at the end of a turn of the loop in which anything was told.
     """
 
     def __init__(
-        self, tell: Callable[[FromRuntime], None], defer: Defer = lambda _: False
+        self,
+        tell: Callable[[FromRuntime], None],
+        defer: Defer = lambda _: False,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         self._tell = tell
         self._defer = defer
+        self._flush = flush
         self._sockets: dict[int, GatewaySocket] = {}
         self._unwritten: dict[int, GatewaySocket] = {}
         """Those that were given something to do in this turn of the loop."""
+        self._acks: list[Send] = []
+        """Those of this turn. The app is to have a request before the server knows."""
         self._starts: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._crashed: BaseException | None = None
@@ -215,12 +222,17 @@ class Runtime:
     def _end_turn(self) -> None:
         """Do once what all that happened in a turn of the loop asks for."""
         try:
+            if self._acks:
+                acks, self._acks = self._acks, []
+                if not self._defer(partial(self._acknowledge, acks)):
+                    self._send_all(acks)
             while self._unwritten:
                 _, socket = self._unwritten.popitem()
                 for frame in socket.write():
                     self._step(self._core.sent, frame)
             if not self._has_ended:
                 self._set_timer(self._core.next_tick())
+            self._flush()
         except BaseException as error:
             self.crash(error)
 
@@ -232,11 +244,9 @@ class Runtime:
         elif isinstance(action, SendReply):
             self._send(action)
         elif isinstance(action, Send):
-            # A request is not acknowledged before the app can read of it.
-            waits = action.acknowledges and self._defer(
-                partial(self._acknowledge, action)
-            )
-            if not waits:
+            if action.acknowledges:
+                self._acks.append(action)
+            else:
                 self._send(action)
         elif isinstance(action, StartLink):
             self._call_start(action)
@@ -265,9 +275,13 @@ class Runtime:
             socket.send(frame)
             self._unwritten[frame.link] = socket
 
-    def _acknowledge(self, frame: Send) -> None:
-        """Acknowledge a request, now that the app has it."""
-        self._send(frame)
+    def _send_all(self, frames: Sequence[Send]) -> None:
+        for frame in frames:
+            self._send(frame)
+
+    def _acknowledge(self, acks: Sequence[Send]) -> None:
+        """Acknowledge requests, now that the app has them."""
+        self._send_all(acks)
         self._end_turn()
 
     def _set_timer(self, due: float | None) -> None:

@@ -211,7 +211,8 @@ def test_whatever_is_raised_in_a_child_is_told_with_its_traceback(
         "callback": "outbox._loop.call_soon(guarded(fail, outbox.failed))",
         "task": "spawn(afail(), outbox.failed)",
         "flush": "outbox._writer.defer = None; outbox._writer.flush = fail; "
-        "outbox._written.clear(); outbox._loop.add_writer(outbox._fd, outbox._flush)",
+        "outbox._written.clear(); "
+        "outbox._loop.add_writer(outbox._fd, outbox._catch_up)",
     }[where]
     inject(
         monkeypatch,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inngest_connect_asgi.pipe import PIPE_SIZE, Decoder, Writer, encode
+from inngest_connect_asgi.pipe import BATCH_SIZE, PIPE_SIZE, Decoder, Writer, encode
 
 
 @pytest.fixture
@@ -101,6 +101,41 @@ def test_what_waits_is_encoded_when_it_is_its_turn(ends: tuple[int, int]) -> Non
     while not writer.flush():
         got += decoder.feed(os.read(reader, PIPE_SIZE))
     assert encoded == [0, 1, 2]
+
+
+def test_small_messages_are_written_at_once(
+    ends: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, fd = ends
+    writer, decoder = Writer(fd), Decoder()
+    sizes: list[int] = []
+    write = os.write
+
+    def count(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", count)
+    messages = [*range(100), "x" * 2 * BATCH_SIZE, "x" * BATCH_SIZE, "last"]
+    for message in messages:
+        writer.put(message)
+    assert writer.flush()
+    # A large one ends what goes at once.
+    assert len(sizes) == 3
+    assert list(decoder.feed(os.read(reader, PIPE_SIZE))) == messages
+
+
+def test_those_before_one_that_can_not_be_encoded_are_written(
+    ends: tuple[int, int],
+) -> None:
+    reader, fd = ends
+    writer, decoder = Writer(fd), Decoder()
+    for message in ("first", lambda: None, "last"):
+        writer.put(message)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        writer.flush()
+    assert writer.flush()
+    assert list(decoder.feed(os.read(reader, 1000))) == ["first", "last"]
 
 
 def test_what_can_not_be_encoded_is_left_out(ends: tuple[int, int]) -> None:
