@@ -88,7 +88,8 @@ class Shell:
         self.starts: dict[int, StartLink] = {}
         self.opening: dict[int, Open] = {}
         self.flushes: dict[Delivery, Flush] = {}
-        self.deferred: list[Send] = []
+        self.acks: list[Send] = []
+        """Those of this turn, or more of them while the app does not read."""
         self.app.begin(self.now)
         self.is_finished = False
 
@@ -125,6 +126,10 @@ class Shell:
 
     def end_turn(self) -> None:
         """Write, once for all that happened in a turn of the loop."""
+        if not self.defers:
+            acks, self.acks = self.acks, []
+            for ack in acks:
+                self._send(ack)
         for link, socket in list(self.sockets.items()):
             if self.sockets.get(link) is socket:
                 for written in self._put_on_wire(socket):
@@ -139,9 +144,8 @@ class Shell:
             assert socket is not None, "nothing is sent where there is no link"
             if isinstance(action, Send):
                 self._look_at(socket, action)
-            if action.acknowledges and self.defers:
-                assert isinstance(action, Send)
-                self.deferred.append(action)
+            if isinstance(action, Send) and action.acknowledges:
+                self.acks.append(action)
             else:
                 self._send(action)
         elif isinstance(action, StartLink):
@@ -234,7 +238,7 @@ class Shell:
         """Whatever comes is taken, unless that would be in vain."""
         data = wire.GatewayExecutorRequestData.FromString(payload)
         delivery = Delivery(data.request_id, data.lease_id)
-        acks = [each.delivery for each in (*socket.frames, *self.deferred)]
+        acks = [each.delivery for each in (*socket.frames, *self.acks)]
         link = self.core._links.get(socket.peer.link)
         is_older = delivery in self.core._superseded
         is_open = socket is self.live and not socket.refuses
@@ -287,9 +291,6 @@ class Shell:
     def read_on(self) -> None:
         """The app reads again; what has waited for that is sent."""
         self.defers = False
-        deferred, self.deferred = self.deferred, []
-        for action in deferred:
-            self._send(action)
         self.end_turn()
 
     # The network
