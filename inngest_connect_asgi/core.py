@@ -1247,9 +1247,9 @@ class Core:
             self._state_at = now + STATE_INTERVAL
 
     def _tell_state(self, now: float) -> None:
-        changed = self._state is None or self._state.connection != self.connection
-        due = self._state_at is not None and self._state_at <= now
-        if not (changed or due):
+        told = self._state
+        is_due = self._state_at is not None and self._state_at <= now
+        if not is_due and told is not None and told.connection == self.connection:
             return
         # However little happens: who says nothing is taken for hung.
         self._state_at = None if self._finished else now + STATE_EVERY

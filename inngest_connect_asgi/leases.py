@@ -79,9 +79,11 @@ class Leases:
     def hold(self, lease: Lease, now: float, *, extend_now: bool = False) -> None:
         """Take up a lease, or go on with one that was held, or was lost."""
         delivery = lease.delivery
-        held = self._all.setdefault(delivery, HeldLease(lease, now, None))
+        held = self._all.get(delivery)
+        if held is None:
+            held = self._all[delivery] = HeldLease(lease, now, None)
         held.lease = lease
-        self._by_request[lease.request_id] = delivery
+        self._by_request[delivery.request_id] = delivery
         held.extend_at = now if extend_now else now + self._interval
         self._due[delivery] = held
         self._due.move_to_end(delivery, last=not extend_now)

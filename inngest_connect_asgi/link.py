@@ -28,6 +28,9 @@ class Phase(enum.Enum):
     """The close frame is on its way."""
 
 
+_CONNECTING = (Phase.STARTING, Phase.OPENING, Phase.GREETING, Phase.SYNCING)
+_USABLE = (Phase.LIVE, Phase.RETIRING)
+
 # The spec's timeouts for a worker (SDK_SPEC 8.5), in seconds.
 TIMEOUTS = {
     Phase.STARTING: 10.0,
@@ -97,17 +100,12 @@ class Link:
 
     @property
     def connecting(self) -> bool:
-        return self.phase in (
-            Phase.STARTING,
-            Phase.OPENING,
-            Phase.GREETING,
-            Phase.SYNCING,
-        )
+        return self.phase in _CONNECTING
 
     @property
     def usable(self) -> bool:
         """Frames may be sent on it."""
-        return self.phase in (Phase.LIVE, Phase.RETIRING)
+        return self.phase in _USABLE
 
     @property
     def dead(self) -> bool:

@@ -99,13 +99,14 @@ class Replies:
     def add(self, lease: Lease, size: int, link: int | None) -> Reply:
         """Keep account of a reply, which ``link`` is to carry, or the flush API."""
         reply = Reply(lease, size, link)
-        self._replies[reply.delivery] = reply
-        self._by_request[lease.request_id] = reply
+        delivery = lease.delivery
+        self._replies[delivery] = reply
+        self._by_request[delivery.request_id] = reply
         self.size += size
         if link is None:
             self._wait(reply)
         else:
-            self._by_link[link][reply.delivery] = reply
+            self._by_link[link][delivery] = reply
         return reply
 
     def settle(self, delivery: Delivery) -> Reply | None:
