@@ -15,10 +15,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.machinery import ModuleSpec
 from io import FileIO
 from types import ModuleType
+from typing import Any
 
 from . import forks, network, pipe
 
@@ -141,18 +142,20 @@ class Child:
             self.stderr, its_stderr = _pipe(ours, theirs)
             theirs.append(stderr := _standard_error())
             passed = [its_input.fileno(), its_output.fileno(), stderr.fileno()]
-            self._process = subprocess.Popen(
-                command(*passed, os.getpid()),
-                stdin=subprocess.DEVNULL,
-                # What it prints before it speaks is shown with its end, if it comes
-                # to that. Later it prints where the app does.
-                stdout=its_stderr,
-                stderr=its_stderr,
-                pass_fds=passed,
-                env=environment(os.environ),
-                # Ctrl-C reaches the whole process group, and the shutdown is the app's.
-                start_new_session=True,
-            )
+            with _undebugged():
+                self._process = subprocess.Popen(
+                    command(*passed, os.getpid()),
+                    stdin=subprocess.DEVNULL,
+                    # What it prints before it speaks is shown with its end, if it
+                    # comes to that. Later it prints where the app does.
+                    stdout=its_stderr,
+                    stderr=its_stderr,
+                    pass_fds=passed,
+                    env=environment(os.environ),
+                    # Ctrl-C reaches the whole process group, and the shutdown is the
+                    # app's.
+                    start_new_session=True,
+                )
         except BaseException:
             for each in ours:
                 each.close()
@@ -180,6 +183,20 @@ class Child:
         """Close our ends of its pipes."""
         for each in self._ours:
             each.close()
+
+
+def _undebugged() -> AbstractContextManager[object]:
+    """Keeps a debugger of pydevd's kind (debugpy, PyCharm) from rewriting the command.
+
+    It would follow the app into the child, and stop heartbeats at a breakpoint.
+    """
+    try:
+        skip: Any = sys.modules["_pydev_bundle.pydev_monkey"]
+        context: AbstractContextManager[object] = skip.skip_subprocess_arg_patch()
+    except Exception:
+        # There is none, or it is another one.
+        return nullcontext()
+    return context
 
 
 def command(*arguments: int) -> list[str]:

@@ -2,7 +2,8 @@
 
     python scripts/surroundings_app.py LIBRARY
 
-Prints what was seen, as JSON.
+Prints what was seen, as JSON. A library that is a launcher has started this, and then
+the runtime lives in a process of its own.
 """
 
 from __future__ import annotations
@@ -137,7 +138,35 @@ def django() -> Seen:
     return lambda: {"clean connections": len(used) >= 1}
 
 
+def launcher(module: str) -> Callable[[], Seen]:
+    return lambda: lambda: {"app": module in sys.modules}
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process shares with no other."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        lines = [line.split() for line in file]
+    return sum(int(line[1]) * 1024 for line in lines if line[0].startswith("Private_"))
+
+
+def children() -> list[int]:
+    found = []
+    for thread in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{thread}/children") as file:
+            found += [int(pid) for pid in file.read().split()]
+    return found
+
+
+LAUNCHERS = {
+    "none": launcher("sys"),
+    "ddtrace": launcher("ddtrace"),
+    "opentelemetry-distro": launcher("opentelemetry"),
+    "newrelic": launcher("newrelic"),
+    "coverage": launcher("coverage"),
+    "debugpy": launcher("debugpy"),
+}
 LIBRARIES = {
+    **LAUNCHERS,
     "opentelemetry-sdk": opentelemetry_sdk,
     "sentry-sdk": sentry,
     "prometheus-client": prometheus_client,
@@ -189,16 +218,21 @@ def main(library: str) -> None:
             raise ValueError(MARK)
 
         app = InngestConnectMiddleware(
-            bare_app, client=client, functions=[run_async, run_sync, fails]
+            bare_app,
+            client=client,
+            functions=[run_async, run_sync, fails],
+            isolation="process" if library in LAUNCHERS else "thread",
         )
+        before = set(children())
         with gateway.serving(app):
             runs = [gateway.run(name) for name in ("async", "sync", "fails")]
             works = seen()
+            child = sum(map(memory, set(children()) - before))
     outputs = [(run.status, run.output) for run in runs]
     worker = outputs[:2] == [("completed", "done")] * 2
     worker = worker and outputs[2][0] == "failed" and MARK in json.dumps(runs[2].error)
-    version = importlib.metadata.version(library)
-    result = {"version": version, "worker": worker, "works": works}
+    version = "" if library == "none" else importlib.metadata.version(library)
+    result = {"version": version, "worker": worker, "works": works, "child": child}
     print(json.dumps({**result, "log": recorder.lines}))
 
 

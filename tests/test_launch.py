@@ -286,6 +286,28 @@ def test_nothing_of_the_apps_runs_in_it(
     assert output.count("ACME") == len(kinds) - 1
 
 
+def test_no_debugger_follows_the_app_into_it(
+    gateway: LocalGateway, tmp_path: pathlib.Path
+) -> None:
+    """Or a breakpoint would stop the heartbeats."""
+    pytest.importorskip("debugpy", reason="nothing was tested with debugpy")
+    debugged = ("-m", "debugpy", "--listen", "127.0.0.1:0")
+    copy_package(tmp_path / "inngest_connect_asgi")
+    before = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    at_last = """
+        import subprocess
+        start = subprocess.Popen.__init__
+        def show(self, *args, **options):
+            start(self, *args, **options)
+            with open(f"/proc/{self.pid}/cmdline") as file:
+                print("command:", file.read().replace(chr(0), " "))
+        subprocess.Popen.__init__ = show
+    """
+    output = run_script(gateway, before, at_last, flags=debugged, cwd=tmp_path)
+    assert "command:" in output
+    assert "pydevd" not in output.partition("command:")[2]
+
+
 def test_what_it_needs_of_the_environment() -> None:
     kept = launch.environment(
         {
