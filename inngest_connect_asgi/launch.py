@@ -201,6 +201,9 @@ def _undebugged() -> AbstractContextManager[object]:
 
 def command(*arguments: int) -> list[str]:
     flags = ["-s", "-S", "-u"]
+    if sys.version_info >= (3, 11):
+        # Also, Python 3.13.0 imports nothing where its directory was removed.
+        flags.append("-P")
     # Where and whether bytecode is kept, and how text is encoded, is the app's to say.
     if sys.dont_write_bytecode:
         flags.append("-B")
