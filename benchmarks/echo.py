@@ -11,7 +11,7 @@ import sys
 from typing import cast
 from urllib.parse import urlsplit
 
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .lean import SUBPROTOCOL, Socket, field, frame, new_event_loop
 

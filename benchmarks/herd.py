@@ -18,9 +18,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inngest_connect_asgi.actions import Action, Open, Send, StartLink
-from inngest_connect_asgi.core import Core
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.actions import Action, Open, Send, StartLink
+from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from tests.simulation import configuration, frame
 
 from .plot import WIDTH, svg, text

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .lean import HttpServer, Socket, field, frame, new_event_loop, upgrade_answer
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from inngest_connect_asgi.config import settings
 from inngest_connect_asgi.messages import (
     DEFAULT_REPLY_BUFFER_SIZE,
     Accepted,
@@ -21,7 +20,8 @@ from inngest_connect_asgi.messages import (
     Result,
     Start,
 )
-from inngest_connect_asgi.runtime import Runtime
+from inngest_connect_asgi.runtime.shell import Runtime
+from inngest_connect_asgi.worker.config import settings
 from tests import server_app
 
 

@@ -182,8 +182,8 @@ def measure_floor() -> Floor:
 
 async def floor() -> Floor:
     os.environ["INNGEST_DEV"] = "1"
-    from inngest_connect_asgi import sdk
     from inngest_connect_asgi.messages import Delivery, Lease, Request
+    from inngest_connect_asgi.worker import sdk
 
     from . import app
 

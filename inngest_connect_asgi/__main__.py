@@ -21,11 +21,11 @@ def main(arguments: list[str]) -> int:
     # No argparse, and imports where they are needed: healthcheck runs every few
     # seconds, and must not cost more than it finds out.
     if arguments[:1] == ["healthcheck"] and len(arguments) <= 2:
-        from . import healthcheck
+        from .commands import healthcheck
 
         return healthcheck.check(*arguments[1:])
     if arguments == ["doctor"]:
-        from . import doctor
+        from .commands import doctor
 
         return doctor.check()
     wanted = arguments in (["-h"], ["--help"])

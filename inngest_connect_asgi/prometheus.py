@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from . import integrations
+from .integrations import observers as integrations
+from .integrations.measures import BUCKETS, MEASURES, OUTCOMES, Feed, Measure, functions
 from .libraries import Library
-from .measures import BUCKETS, MEASURES, OUTCOMES, Feed, Measure, functions
 from .messages import Configuration
 
 __all__ = ["ConnectMetrics", "register", "scrape"]

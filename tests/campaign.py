@@ -35,16 +35,17 @@ from typing import Any
 
 import inngest
 
-from inngest_connect_asgi import InngestConnectMiddleware, supervisor
-from inngest_connect_asgi.actions import Action
-from inngest_connect_asgi.config import Isolation, Settings
+from inngest_connect_asgi import InngestConnectMiddleware
 from inngest_connect_asgi.context import CURRENT
-from inngest_connect_asgi.core import Core
-from inngest_connect_asgi.gateway_socket import GatewaySocket
-from inngest_connect_asgi.link import Link
+from inngest_connect_asgi.isolation import supervisor
 from inngest_connect_asgi.messages import Configuration, Lease, Request, Result
-from inngest_connect_asgi.replies import Reply
+from inngest_connect_asgi.protocol.actions import Action
+from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.link import Link
+from inngest_connect_asgi.protocol.replies import Reply
+from inngest_connect_asgi.runtime.gateway_socket import GatewaySocket
 from inngest_connect_asgi.testing import LocalGateway
+from inngest_connect_asgi.worker.config import Isolation, Settings
 
 from . import trouble
 from .harness import (

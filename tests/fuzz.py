@@ -30,15 +30,17 @@ from typing import Any
 
 import inngest
 
-from inngest_connect_asgi import frames, page, pipe
-from inngest_connect_asgi.actions import Send, SendReply
-from inngest_connect_asgi.durations import parse_duration
-from inngest_connect_asgi.gateway_socket import GatewaySocket
-from inngest_connect_asgi.health import Health
+from inngest_connect_asgi.health import page
+from inngest_connect_asgi.health.report import Health
+from inngest_connect_asgi.isolation import pipe
 from inngest_connect_asgi.messages import Outcome, Request
-from inngest_connect_asgi.network import Network
-from inngest_connect_asgi.sdk import FunctionRunner
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.network.access import Network
+from inngest_connect_asgi.protocol import frames
+from inngest_connect_asgi.protocol.actions import Send, SendReply
+from inngest_connect_asgi.protocol.durations import parse_duration
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.runtime.gateway_socket import GatewaySocket
+from inngest_connect_asgi.worker.sdk import FunctionRunner
 
 from .simulation import Simulation, frame, lease
 

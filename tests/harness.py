@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import inngest
 
 from inngest_connect_asgi import InngestConnectMiddleware
-from inngest_connect_asgi.lifespan import ASGIApp, Receive, Scope, Send
+from inngest_connect_asgi.asgi.lifespan import ASGIApp, Receive, Scope, Send
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.log import Seen
 

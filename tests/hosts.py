@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from inngest_connect_asgi import launch
+from inngest_connect_asgi.isolation import launch
+from inngest_connect_asgi.isolation.process import ProcessHost
+from inngest_connect_asgi.isolation.supervisor import Host
 from inngest_connect_asgi.messages import (
     Delivery,
     FromRuntime,
@@ -21,8 +23,6 @@ from inngest_connect_asgi.messages import (
     Start,
     State,
 )
-from inngest_connect_asgi.process import ProcessHost
-from inngest_connect_asgi.supervisor import Host
 
 from .simulation import configuration
 

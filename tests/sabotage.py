@@ -15,14 +15,14 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 from inngest_connect_asgi import ends
-from inngest_connect_asgi.attempts import Attempts
-from inngest_connect_asgi.core import Core
-from inngest_connect_asgi.gateway_socket import Connection, GatewaySocket
-from inngest_connect_asgi.health import Health
-from inngest_connect_asgi.runtime import Runtime
-from inngest_connect_asgi.sdk import FunctionRunner
-from inngest_connect_asgi.supervisor import Supervisor
-from inngest_connect_asgi.worker import Worker
+from inngest_connect_asgi.health.report import Health
+from inngest_connect_asgi.isolation.supervisor import Supervisor
+from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.runtime.gateway_socket import Connection, GatewaySocket
+from inngest_connect_asgi.runtime.shell import Runtime
+from inngest_connect_asgi.worker.attempts import Attempts
+from inngest_connect_asgi.worker.sdk import FunctionRunner
+from inngest_connect_asgi.worker.service import Worker
 
 __all__ = ["Sabotage", "Saboteur"]
 

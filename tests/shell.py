@@ -11,7 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inngest_connect_asgi.actions import (
+from inngest_connect_asgi.messages import (
+    STATE_EVERY,
+    Delivery,
+    Undelivered,
+)
+from inngest_connect_asgi.protocol.actions import (
     Abort,
     Action,
     Close,
@@ -23,13 +28,8 @@ from inngest_connect_asgi.actions import (
     StartLink,
     Tell,
 )
-from inngest_connect_asgi.core import PAUSE_GAP, Core
-from inngest_connect_asgi.messages import (
-    STATE_EVERY,
-    Delivery,
-    Undelivered,
-)
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.core import PAUSE_GAP, Core
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .model_app import App
 from .simulation import configuration, frame

@@ -6,19 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from inngest_connect_asgi.actions import (
-    Abort,
-    Action,
-    Close,
-    Finish,
-    Flush,
-    Open,
-    Send,
-    SendReply,
-    StartLink,
-    Tell,
-)
-from inngest_connect_asgi.core import Core
 from inngest_connect_asgi.messages import (
     Accepted,
     App,
@@ -38,7 +25,20 @@ from inngest_connect_asgi.messages import (
     Wanted,
     Withdrawn,
 )
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.actions import (
+    Abort,
+    Action,
+    Close,
+    Finish,
+    Flush,
+    Open,
+    Send,
+    SendReply,
+    StartLink,
+    Tell,
+)
+from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 __all__ = ["DONE", "Simulation", "configuration", "frame", "lease"]
 

@@ -11,9 +11,9 @@ import inngest
 import pytest
 
 from inngest_connect_asgi import InngestConnectMiddleware
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.gateway import call_request
-from inngest_connect_asgi.wire import connect_pb2 as wire
 
 from .harness import off_loop, run, until, worker
 

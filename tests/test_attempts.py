@@ -7,9 +7,9 @@ from typing import Any
 import inngest
 import pytest
 
-from inngest_connect_asgi.attempts import OVERHEAD, Attempt, Attempts, identify
 from inngest_connect_asgi.messages import Outcome, Request
-from inngest_connect_asgi.sdk import FunctionRunner
+from inngest_connect_asgi.worker.attempts import OVERHEAD, Attempt, Attempts, identify
+from inngest_connect_asgi.worker.sdk import FunctionRunner
 
 from .simulation import lease
 

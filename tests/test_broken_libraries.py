@@ -27,10 +27,12 @@ from sentry_sdk.transport import Transport
 from starlette.applications import Starlette
 
 import inngest_connect_asgi
-from inngest_connect_asgi import integrations, libraries, prometheus, sdk
+from inngest_connect_asgi import libraries, prometheus
+from inngest_connect_asgi.integrations import observers as integrations
+from inngest_connect_asgi.integrations.surroundings import Surroundings
 from inngest_connect_asgi.messages import State
-from inngest_connect_asgi.surroundings import Surroundings
 from inngest_connect_asgi.testing import LocalGateway
+from inngest_connect_asgi.worker import sdk
 
 from . import harness
 from .simulation import configuration

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from inngest_connect_asgi.config import Isolation
+from inngest_connect_asgi.worker.config import Isolation
 
 from .campaign import campaign
 

@@ -18,10 +18,11 @@ from typing import ClassVar
 import inngest
 import pytest
 
-from inngest_connect_asgi import doctor, sdk
-from inngest_connect_asgi.network import Network
+from inngest_connect_asgi.commands import doctor
+from inngest_connect_asgi.network.access import Network
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.worker import sdk
 
 from .hostile import tunnel
 from .ways import Authority, clean
@@ -156,7 +157,7 @@ def test_healthcheck_imports_nothing_slow() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     modules = set(result.stdout.split())
-    assert "inngest_connect_asgi.healthcheck" in modules
+    assert "inngest_connect_asgi.commands.healthcheck" in modules
     slow = {"inngest", "pydantic", "httpx", "websockets", "starlette", "uvicorn"}
     assert not modules & {*slow, "google.protobuf", "asyncio", "argparse"}
 

@@ -13,7 +13,7 @@ import pytest
 from starlette.applications import Starlette
 
 from inngest_connect_asgi import ConfigurationError, InngestConnectMiddleware
-from inngest_connect_asgi.lifespan import ASGIApp
+from inngest_connect_asgi.asgi.lifespan import ASGIApp
 
 from .harness import StartupFailed, bare_app, lifespan, make_function, run
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from inngest_connect_asgi.actions import Send
 from inngest_connect_asgi.messages import (
     CLOSING,
     FAILURE_REASONS,
@@ -19,7 +18,8 @@ from inngest_connect_asgi.messages import (
     Starved,
     Withdrawn,
 )
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.actions import Send
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .simulation import DONE, Simulation, frame, lease
 

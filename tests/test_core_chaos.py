@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 )
 
 from inngest_connect_asgi.messages import Delivery, Log, Outcome
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .simulation import Simulation, lease
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from inngest_connect_asgi import core
+from inngest_connect_asgi.protocol import core
 
 from .model_world import CHECKS, OPTIONS, STEPS, Step, World
 

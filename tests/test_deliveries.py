@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.health import Health
-from inngest_connect_asgi.link import ATTEMPT_TIMEOUT
+from inngest_connect_asgi.health.report import Health
 from inngest_connect_asgi.messages import (
     SILENCE,
     STATE_EVERY,
@@ -17,7 +16,8 @@ from inngest_connect_asgi.messages import (
     State,
     Withdrawn,
 )
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.link import ATTEMPT_TIMEOUT
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .simulation import DONE, Simulation, lease
 

@@ -27,15 +27,12 @@ import yaml
 from starlette.applications import Starlette
 
 import inngest_connect_asgi
-from inngest_connect_asgi import (
-    InngestConnectMiddleware,
-    config,
-    connect_worker,
-    endpoints,
-)
+from inngest_connect_asgi import InngestConnectMiddleware, connect_worker
+from inngest_connect_asgi.health import endpoints
 from inngest_connect_asgi.prometheus import ConnectMetrics
+from inngest_connect_asgi.protocol.wire import connect_pb2
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.wire import connect_pb2
+from inngest_connect_asgi.worker import config
 
 from .harness import closings
 from .servers import Uvicorn, free_port

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inngest_connect_asgi.durations import parse_duration
+from inngest_connect_asgi.protocol.durations import parse_duration
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_the_doctor_ends_where_a_lookup_hangs() -> None:
     script = """
 import os
 os.environ["INNGEST_DEV"] = "http://api.inngest.test:8288"
-from inngest_connect_asgi import doctor
+from inngest_connect_asgi.commands import doctor
 doctor.TIMEOUT = 0.5
 from inngest_connect_asgi.__main__ import main
 main(["doctor"])

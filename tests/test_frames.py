@@ -12,9 +12,9 @@ from google.protobuf.internal import api_implementation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inngest_connect_asgi import frames
 from inngest_connect_asgi.messages import Outcome
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol import frames
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .simulation import Simulation, configuration, lease
 

@@ -26,14 +26,14 @@ from inngest_connect_asgi import (
     InngestConnectMiddleware,
     StartupError,
     connect_worker,
-    middleware,
-    supervisor,
 )
-from inngest_connect_asgi.lifespan import Receive, Scope, Send
+from inngest_connect_asgi.asgi import middleware
+from inngest_connect_asgi.asgi.lifespan import Receive, Scope, Send
+from inngest_connect_asgi.isolation import supervisor
 from inngest_connect_asgi.messages import Start
-from inngest_connect_asgi.runtime import Runtime
+from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.worker import Worker
+from inngest_connect_asgi.worker.service import Worker
 
 from .harness import (
     StartupFailed,

@@ -12,8 +12,8 @@ import inngest
 import pytest
 
 from inngest_connect_asgi import InngestConnectMiddleware
-from inngest_connect_asgi.config import Isolation
 from inngest_connect_asgi.testing import LocalGateway
+from inngest_connect_asgi.worker.config import Isolation
 
 from .harness import bare_app, make_client, make_function
 

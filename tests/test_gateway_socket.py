@@ -11,10 +11,10 @@ import trustme
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
 
-from inngest_connect_asgi.actions import Send, SendReply
-from inngest_connect_asgi.gateway_socket import SUBPROTOCOL, GatewaySocket
 from inngest_connect_asgi.messages import Outcome, Result
-from inngest_connect_asgi.network import Network
+from inngest_connect_asgi.network.access import Network
+from inngest_connect_asgi.protocol.actions import Send, SendReply
+from inngest_connect_asgi.runtime.gateway_socket import SUBPROTOCOL, GatewaySocket
 
 from .harness import run, until
 from .simulation import lease

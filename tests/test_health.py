@@ -19,12 +19,9 @@ import inngest
 import pytest
 from starlette.applications import Starlette
 
-from inngest_connect_asgi import (
-    ConfigurationError,
-    InngestConnectMiddleware,
-    endpoints,
-)
-from inngest_connect_asgi.health import Health
+from inngest_connect_asgi import ConfigurationError, InngestConnectMiddleware
+from inngest_connect_asgi.health import endpoints
+from inngest_connect_asgi.health.report import Health
 from inngest_connect_asgi.messages import InFlight, State
 from inngest_connect_asgi.testing import LocalGateway
 

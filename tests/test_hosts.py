@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 
-from inngest_connect_asgi import pipe, process
-from inngest_connect_asgi.child import LogForwarder
+from inngest_connect_asgi.isolation import pipe, process
+from inngest_connect_asgi.isolation.child import LogForwarder
+from inngest_connect_asgi.isolation.outbox import Outbox
+from inngest_connect_asgi.isolation.process import Ear, ProcessCrashed, ProcessHost
+from inngest_connect_asgi.isolation.supervisor import Host
+from inngest_connect_asgi.isolation.thread import ThreadHost
 from inngest_connect_asgi.messages import (
     Drain,
     FromRuntime,
@@ -24,11 +28,7 @@ from inngest_connect_asgi.messages import (
     State,
     Stopped,
 )
-from inngest_connect_asgi.outbox import Outbox
-from inngest_connect_asgi.process import Ear, ProcessCrashed, ProcessHost
-from inngest_connect_asgi.runtime import Runtime
-from inngest_connect_asgi.supervisor import Host
-from inngest_connect_asgi.thread import ThreadHost
+from inngest_connect_asgi.runtime.shell import Runtime
 
 from .hosts import Running, inject, large_result, start
 from .processes import wait_gone
@@ -106,7 +106,7 @@ def test_whatever_is_raised_on_a_message_ends_it(
     error: type[BaseException],
 ) -> None:
     code = f"""
-from inngest_connect_asgi.runtime import Runtime
+from inngest_connect_asgi.runtime.shell import Runtime
 def fail(self, messages):
     raise {error.__name__}("of the runtime")
 Runtime.receive = fail
@@ -185,7 +185,7 @@ def test_bytes_of_the_child_that_are_no_message_end_it(
         monkeypatch,
         """
 import os
-from inngest_connect_asgi import pipe
+from inngest_connect_asgi.isolation import pipe
 encode = pipe.encode
 def garble(message):
     return memoryview(pipe.frame(b"no pickle: secret"))
@@ -218,9 +218,9 @@ def test_whatever_is_raised_in_a_child_is_told_with_its_traceback(
         monkeypatch,
         f"""
 import asyncio
-from inngest_connect_asgi import child
+from inngest_connect_asgi.isolation import child
 from inngest_connect_asgi.ends import guarded, spawn
-from inngest_connect_asgi.runtime import Runtime
+from inngest_connect_asgi.runtime.shell import Runtime
 outboxes = []
 init = child.Outbox.__init__
 def catch(self, *args):
@@ -252,7 +252,7 @@ def test_an_exit_that_leaves_the_childs_loop_is_told(
         monkeypatch,
         """
 import asyncio
-from inngest_connect_asgi.runtime import Runtime
+from inngest_connect_asgi.runtime.shell import Runtime
 async def run(self, start):
     asyncio.get_running_loop().call_soon(exit_)
     await asyncio.Event().wait()
@@ -425,7 +425,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
         """
 import asyncio, time
 from inngest_connect_asgi.messages import State
-from inngest_connect_asgi.runtime import Runtime
+from inngest_connect_asgi.runtime.shell import Runtime
 run = Runtime.run
 async def talk(self, start):
     async def often():
@@ -458,7 +458,7 @@ def test_a_child_that_hangs_as_it_stops_is_killed(
         monkeypatch,
         """
 import time
-from inngest_connect_asgi.core import Core
+from inngest_connect_asgi.protocol.core import Core
 def hang(*_, **__):
     time.sleep(600)
 Core.drain = hang

@@ -21,9 +21,9 @@ import pytest
 import websockets
 
 import inngest_connect_asgi
-from inngest_connect_asgi import launch
+from inngest_connect_asgi.isolation import launch
+from inngest_connect_asgi.isolation.process import ProcessCrashed
 from inngest_connect_asgi.messages import Log, State
-from inngest_connect_asgi.process import ProcessCrashed
 from inngest_connect_asgi.testing import LocalGateway
 
 from .hosts import Running, inject, stranger
@@ -192,7 +192,7 @@ def test_not_in_what_came_in_front_of_it_later(
     before = f"import sys; sys.path.insert(0, {str(tmp_path / 'packages')!r})"
     at_last = f"""
         import sys
-        import inngest_connect_asgi.process
+        import inngest_connect_asgi.isolation.process
         sys.path.insert(0, {str(app)!r})
     """
     run_script(gateway, before, at_last, cwd=app, flags=("-I",))
@@ -246,7 +246,7 @@ def test_it_has_none_of_what_httpx_has_for_people(
     inject(
         monkeypatch,
         """
-import inngest_connect_asgi.child
+import inngest_connect_asgi.isolation.child
 assert "httpx" in sys.modules
 print("it has", {"click", "pygments", "rich"} & set(sys.modules))
 sys.exit()
@@ -343,7 +343,7 @@ def test_what_it_prints_is_seen_and_is_no_message(
         """
 print("python of ACME Corp.")
 import os
-from inngest_connect_asgi.lifetime import Lifetime
+from inngest_connect_asgi.runtime.lifetime import Lifetime
 run = Lifetime.run
 def loud(self, start):
     print("printed later")
@@ -426,13 +426,13 @@ def test_one_that_can_not_be_imported_says_why(
 
 
 def test_one_that_never_speaks_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.process.START_TIMEOUT", 0.5)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.process.START_TIMEOUT", 0.5)
     stranger(monkeypatch, "os.write(2, b'waiting')\ntime.sleep(60)")
     assert "said nothing for 0.5 s; it was killed; it printed 'waiting'" in end()
 
 
 def test_one_that_only_prints_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.process.START_TIMEOUT", 0.5)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.process.START_TIMEOUT", 0.5)
     stranger(monkeypatch, "while True: os.write(2, b'x'); time.sleep(0.01)")
     assert "said nothing for 0.5 s" in end()
 

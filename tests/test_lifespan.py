@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from inngest_connect_asgi.asgi.lifespan import ASGIApp, Lifespan, Receive, Scope, Send
 from inngest_connect_asgi.errors import StartupError, describe
-from inngest_connect_asgi.lifespan import ASGIApp, Lifespan, Receive, Scope, Send
 
 STARTUP = {"type": "lifespan.startup"}
 SHUTDOWN = {"type": "lifespan.shutdown"}

@@ -15,8 +15,8 @@ import httpx
 import inngest
 import pytest
 
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.wire import connect_pb2 as wire
 
 from .bare_worker import opened, start
 from .harness import close_http, make_client, make_function, off_loop, run, worker

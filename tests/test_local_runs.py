@@ -11,6 +11,7 @@ import httpx
 import inngest
 import pytest
 
+from inngest_connect_asgi.protocol.wire import connect_pb2
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.calls import MAX_REQUEST_SIZE, build_request, payload
 from inngest_connect_asgi.testing.executor import Executor
@@ -19,7 +20,6 @@ from inngest_connect_asgi.testing.functions import Cancel, Function, load_functi
 from inngest_connect_asgi.testing.log import Log
 from inngest_connect_asgi.testing.router import Router
 from inngest_connect_asgi.testing.runs import Run
-from inngest_connect_asgi.wire import connect_pb2
 
 from .harness import off_loop, run, until, worker
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from inngest_connect_asgi.mailbox import Mailbox
+from inngest_connect_asgi.isolation.mailbox import Mailbox
 
 from .harness import run
 

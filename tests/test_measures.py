@@ -16,12 +16,13 @@ import inngest
 import pytest
 from prometheus_client import CollectorRegistry
 
-from inngest_connect_asgi import integrations, prometheus
+from inngest_connect_asgi import prometheus
 from inngest_connect_asgi.context import CURRENT, Run, RunContextFilter, run_context
+from inngest_connect_asgi.integrations import observers as integrations
+from inngest_connect_asgi.integrations.measures import Feed, Measure
+from inngest_connect_asgi.integrations.surroundings import Layer, Surroundings, nested
 from inngest_connect_asgi.libraries import Library
-from inngest_connect_asgi.measures import Feed, Measure
 from inngest_connect_asgi.messages import Accepted, App, Outcome, Request, Result, State
-from inngest_connect_asgi.surroundings import Layer, Surroundings, nested
 from inngest_connect_asgi.testing import LocalGateway
 
 from . import harness
@@ -182,7 +183,7 @@ def test_nothing_surrounds_a_run_that_nobody_traces(
 def test_a_trace_context_that_makes_no_sense_is_none(trace_context: bytes) -> None:
     from opentelemetry import trace
 
-    from inngest_connect_asgi.opentelemetry import _parent
+    from inngest_connect_asgi.integrations.opentelemetry import _parent
 
     # Nor is it what happens to be traced where the worker was started.
     elsewhere = trace.SpanContext(1, 1, is_remote=False)

@@ -28,7 +28,8 @@ import httpx
 import pytest
 import truststore
 
-from inngest_connect_asgi import ConfigurationError, link, network, proxies, trust
+from inngest_connect_asgi import ConfigurationError
+from inngest_connect_asgi.commands.traps import traps
 from inngest_connect_asgi.errors import (
     ConnectError,
     describe,
@@ -37,9 +38,11 @@ from inngest_connect_asgi.errors import (
     quoted,
     scrubbed,
 )
-from inngest_connect_asgi.network import Network
+from inngest_connect_asgi.network import access as network
+from inngest_connect_asgi.network import proxies, trust
+from inngest_connect_asgi.network.access import Network
+from inngest_connect_asgi.protocol import link
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.traps import traps
 
 from .harness import make_function, run, until
 from .hostile import HostileServer
@@ -935,7 +938,7 @@ def test_an_exception_is_described_with_its_causes() -> None:
 
 
 def test_no_repr_shows_the_credentials_of_a_url() -> None:
-    from inngest_connect_asgi.actions import Open
+    from inngest_connect_asgi.protocol.actions import Open
 
     from .simulation import configuration
 
@@ -1125,7 +1128,7 @@ def after(code: str, python: str, cwd: pathlib.Path = ROOT) -> str:
 
 def test_the_proxy_of_the_documentation_is_one() -> None:
     python = """
-from inngest_connect_asgi.network import Network
+from inngest_connect_asgi.network.access import Network
 for url in ("wss://gw2.connect.inngest.com/v0/connect", "https://a.internal.example.com",
             "http://localhost:8288", "https://10.1.2.3"):
     print(Network().via(url))

@@ -19,8 +19,8 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.wire import connect_pb2 as wire
 
 from .servers import Server, Uvicorn, free_port
 
@@ -337,7 +337,7 @@ def test_sentry_gets_what_functions_raise_once(gateway: LocalGateway, how: str) 
 
 def test_nothing_is_imported_for_an_app_that_observes_nothing() -> None:
     code = (
-        "import sys, inngest_connect_asgi.middleware, inngest_connect_asgi.connect\n"
+        "import sys, inngest_connect_asgi.asgi.middleware, inngest_connect_asgi.worker.connect\n"
         "print([m for m in sys.modules if m.partition('.')[0] in "
         "('opentelemetry', 'sentry_sdk', 'prometheus_client', 'structlog')])"
     )

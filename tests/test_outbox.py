@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from inngest_connect_asgi import ends, pipe
+from inngest_connect_asgi import ends
+from inngest_connect_asgi.isolation import pipe
+from inngest_connect_asgi.isolation.outbox import Outbox
 from inngest_connect_asgi.messages import Result
-from inngest_connect_asgi.outbox import Outbox
 
 from .hosts import large_result, start
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 
 import pytest
 
-from inngest_connect_asgi import page
-from inngest_connect_asgi.health import Health
+from inngest_connect_asgi.health import page
+from inngest_connect_asgi.health.report import Health
 from inngest_connect_asgi.messages import InFlight, State
 from inngest_connect_asgi.testing import LocalGateway
 

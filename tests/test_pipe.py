@@ -8,7 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from inngest_connect_asgi.pipe import BATCH_SIZE, PIPE_SIZE, Decoder, Writer, encode
+from inngest_connect_asgi.isolation.pipe import (
+    BATCH_SIZE,
+    PIPE_SIZE,
+    Decoder,
+    Writer,
+    encode,
+)
 
 
 @pytest.fixture

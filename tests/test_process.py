@@ -32,16 +32,16 @@ from inngest_connect_asgi import (
     StartupError,
     connect_worker,
     logs,
-    pipe,
 )
-from inngest_connect_asgi.child import LogForwarder
-from inngest_connect_asgi.core import Core
+from inngest_connect_asgi.isolation import pipe
+from inngest_connect_asgi.isolation.child import LogForwarder
 from inngest_connect_asgi.messages import Accepted, FromRuntime, Log, Request, State
-from inngest_connect_asgi.sdk import MAX_BODY_SIZE
+from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.router import Delivery
-from inngest_connect_asgi.wire import connect_pb2 as wire
-from inngest_connect_asgi.worker import Worker
+from inngest_connect_asgi.worker.sdk import MAX_BODY_SIZE
+from inngest_connect_asgi.worker.service import Worker
 
 from .harness import (
     bare_app,
@@ -110,7 +110,7 @@ def native_size(seconds: float) -> int:
 
 
 def test_it_imports_no_more_than_it_needs() -> None:
-    code = "import sys, inngest_connect_asgi.child; print(*sys.modules)"
+    code = "import sys, inngest_connect_asgi.isolation.child; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
@@ -149,7 +149,7 @@ def test_no_secret_is_in_its_arguments_or_its_environment(
                 seen = environment(the_child())
                 assert app._settings is not None
                 hashed = app._settings.configuration().signing_key
-            assert "inngest_connect_asgi.child" in seen
+            assert "inngest_connect_asgi.isolation.child" in seen
             assert hashed is not None
             for secret in (KEY, "ab" * 16, hashed, "password", "INNGEST"):
                 assert secret not in seen
@@ -626,11 +626,15 @@ def test_after_ten_deaths_in_a_row_it_gives_up_and_live_fails(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.launch.ENTRY", "there_is_no_such_module")
+    monkeypatch.setattr(
+        "inngest_connect_asgi.isolation.launch.ENTRY", "there_is_no_such_module"
+    )
     monkeypatch.setattr(Core, "start", None)
     # How long each delay is, the supervisor's tests say.
-    monkeypatch.setattr("inngest_connect_asgi.supervisor.RESPAWN_FIRST", 0.001)
-    monkeypatch.setattr("inngest_connect_asgi.supervisor.RESPAWN_CAP", 0.001)
+    monkeypatch.setattr(
+        "inngest_connect_asgi.isolation.supervisor.RESPAWN_FIRST", 0.001
+    )
+    monkeypatch.setattr("inngest_connect_asgi.isolation.supervisor.RESPAWN_CAP", 0.001)
 
     async def main() -> None:
         client = make_client(gateway)
@@ -657,8 +661,8 @@ def test_after_ten_deaths_in_a_row_it_gives_up_and_live_fails(
 def test_while_it_is_gone_the_worker_is_not_ready(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.supervisor.RESPAWN_FIRST", 60.0)
-    monkeypatch.setattr("inngest_connect_asgi.supervisor.RESPAWN_CAP", 60.0)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.supervisor.RESPAWN_FIRST", 60.0)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.supervisor.RESPAWN_CAP", 60.0)
 
     async def main() -> None:
         client = make_client(gateway)
@@ -729,7 +733,7 @@ def is_for_writing(fd: int) -> bool:
 def test_one_that_hangs_is_replaced_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.process.SILENCE", 5.0)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.process.SILENCE", 5.0)
 
     async def main(gateway: LocalGateway) -> None:
         entered, leave = asyncio.Event(), asyncio.Event()
@@ -811,7 +815,7 @@ def test_a_package_that_was_upgraded_beneath_it_says_so(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.process.VERSION", 0)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.process.VERSION", 0)
 
     async def main() -> None:
         client = make_client(gateway)

@@ -21,8 +21,8 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from inngest_connect_asgi import InngestConnectMiddleware
-from inngest_connect_asgi.endpoints import paths
-from inngest_connect_asgi.routes import shadowed
+from inngest_connect_asgi.asgi.routes import shadowed
+from inngest_connect_asgi.health.endpoints import paths
 from inngest_connect_asgi.testing import LocalGateway
 
 from .harness import close_http, lifespan, make_client, make_function, run
@@ -178,7 +178,7 @@ urlpatterns = {
     "all": [re_path("^.*$", view)],
     "broken": 3,
 }[sys.argv[1]]
-from inngest_connect_asgi.routes import shadowed
+from inngest_connect_asgi.asgi.routes import shadowed
 from starlette.middleware.gzip import GZipMiddleware
 import json
 paths = "/healthz", "/healthz/live", "/healthz/ready"

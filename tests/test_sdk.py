@@ -17,9 +17,9 @@ import inngest
 import pytest
 from inngest._internal import transforms
 
-from inngest_connect_asgi import sdk
 from inngest_connect_asgi.errors import ConfigurationError
 from inngest_connect_asgi.messages import Delivery, Lease, Outcome, Request
+from inngest_connect_asgi.worker import sdk
 
 from . import sdk_functions
 
@@ -779,7 +779,7 @@ import sys, inngest
 sys.modules["inngest._internal.comm_lib"] = None
 if hasattr(inngest._internal, "comm_lib"):
     del inngest._internal.comm_lib
-from inngest_connect_asgi import sdk
+from inngest_connect_asgi.worker import sdk
 from inngest_connect_asgi.errors import ConfigurationError
 client = inngest.Inngest(app_id="app", is_production=False)
 try:

@@ -17,9 +17,7 @@ from typing import Any
 import inngest
 import pytest
 
-from inngest_connect_asgi import connect_worker, gateway_socket, link, runtime
-from inngest_connect_asgi.core import Core
-from inngest_connect_asgi.gateway_socket import MAX_MESSAGE_SIZE
+from inngest_connect_asgi import connect_worker
 from inngest_connect_asgi.messages import (
     Drain,
     FromRuntime,
@@ -31,10 +29,15 @@ from inngest_connect_asgi.messages import (
     Undelivered,
     Wanted,
 )
-from inngest_connect_asgi.runtime import Runtime
-from inngest_connect_asgi.sdk import hash_signing_key
+from inngest_connect_asgi.protocol import link
+from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.runtime import gateway_socket
+from inngest_connect_asgi.runtime import shell as runtime
+from inngest_connect_asgi.runtime.gateway_socket import MAX_MESSAGE_SIZE
+from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.worker.sdk import hash_signing_key
 
 from .harness import close_http, make_client, make_function, off_loop, run, until
 from .hostile import Behaviour, HostileServer, answer, drops, endless, tunnel
@@ -504,8 +507,8 @@ def test_a_secret_that_was_logged_would_be_found() -> None:
 
 
 def test_no_repr_shows_a_secret() -> None:
-    from inngest_connect_asgi.actions import Flush, Send, SendReply, StartLink
-    from inngest_connect_asgi.config import settings
+    from inngest_connect_asgi.protocol.actions import Flush, Send, SendReply, StartLink
+    from inngest_connect_asgi.worker.config import settings
 
     client = production("https://api.test")
     client_of = settings(

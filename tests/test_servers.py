@@ -15,7 +15,7 @@ import inngest
 import pytest
 from uvicorn import Config
 
-from inngest_connect_asgi.runtime import Runtime
+from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
 
 from .harness import closings, off_loop, worker

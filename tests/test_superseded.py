@@ -13,7 +13,7 @@ from inngest_connect_asgi.messages import (
     Stalled,
     Wanted,
 )
-from inngest_connect_asgi.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .simulation import DONE, Simulation, lease
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from inngest_connect_asgi.backoff import Backoff
+from inngest_connect_asgi.isolation.supervisor import MAX_CRASHES, STABLE, Supervisor
 from inngest_connect_asgi.messages import (
     Accepted,
     Configuration,
@@ -21,7 +21,7 @@ from inngest_connect_asgi.messages import (
     State,
     Stopped,
 )
-from inngest_connect_asgi.supervisor import MAX_CRASHES, STABLE, Supervisor
+from inngest_connect_asgi.protocol.backoff import Backoff
 
 from .simulation import lease
 

@@ -14,9 +14,9 @@ import pytest
 
 from inngest_connect_asgi import libraries
 from inngest_connect_asgi.context import Run
+from inngest_connect_asgi.integrations.surroundings import Layer, Surroundings, nested
 from inngest_connect_asgi.libraries import Library, version
 from inngest_connect_asgi.messages import Log, Request
-from inngest_connect_asgi.surroundings import Layer, Surroundings, nested
 
 from .simulation import lease
 

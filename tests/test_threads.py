@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inngest_connect_asgi.threads import FunctionThreads
+from inngest_connect_asgi.worker.threads import FunctionThreads
 
 
 def refuse(thread: threading.Thread) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.wire import connect_pb2 as wire
 
 from .harness import closings
 from .servers import Metronome, Uvicorn, silence

@@ -4,7 +4,7 @@ import gc
 import threading
 import weakref
 
-from inngest_connect_asgi import whereabouts
+from inngest_connect_asgi.worker import whereabouts
 
 
 class Payload:

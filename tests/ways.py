@@ -15,9 +15,9 @@ import inngest
 import trustme
 
 from inngest_connect_asgi import connect_worker
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.wire import connect_pb2 as wire
-from inngest_connect_asgi.worker import Worker
+from inngest_connect_asgi.worker.service import Worker
 
 from .harness import close_http, make_function, off_loop
 from .hostile import tunnel

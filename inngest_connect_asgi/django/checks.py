@@ -10,9 +10,9 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils.module_loading import import_string
 
-from .. import sdk
+from ..asgi.middleware import InngestConnectMiddleware
 from ..errors import ConfigurationError
-from ..middleware import InngestConnectMiddleware
+from ..worker import sdk
 
 __all__ = ["check_connect"]
 

@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..embedded import EmbeddedServer
-from ..wire import connect_pb2
+from ..health.embedded import EmbeddedServer
+from ..protocol.wire import connect_pb2
 from . import ulid
 from .calls import ENV_ID, identify
 from .executor import Executor

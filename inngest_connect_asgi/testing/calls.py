@@ -7,7 +7,7 @@ import secrets
 import uuid
 from collections.abc import Mapping
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from . import ulid
 from .functions import JSON
 from .runs import Run

@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from ..ends import spawn
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from .faults import Faults
 from .log import Log, Seen
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from .connection import Connection
 from .log import Log
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from . import ulid
 from .calls import operations, parse_body, step_memo
 from .durations import seconds_until

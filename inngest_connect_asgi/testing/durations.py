@@ -6,7 +6,7 @@ import re
 import time
 from datetime import datetime, timezone
 
-from ..durations import parse_duration
+from ..protocol.durations import parse_duration
 
 __all__ = ["interval", "seconds_until"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from . import ulid
 from .calls import build_request, finished_error, payload
 from .connection import Connection

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ..durations import parse_duration
+from ..protocol.durations import parse_duration
 
 __all__ = ["Batch", "Cancel", "Function", "load_functions"]
 

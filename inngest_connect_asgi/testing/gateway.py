@@ -14,9 +14,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from ..embedded import listen
-from ..lifespan import ASGIApp
-from ..wire import connect_pb2
+from ..asgi.lifespan import ASGIApp
+from ..health.embedded import listen
+from ..protocol.wire import connect_pb2
 from .api import API
 from .connection import Connection
 from .executor import Executor, Function, Run, build_request

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError, Message
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from . import ulid
 from .connection import DRAINING, Connection, kind_name
 from .log import Seen

@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from .connection import Connection
 from .deliveries import Delivery
 from .log import Seen

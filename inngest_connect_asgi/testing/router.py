@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Literal
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from .connection import DRAINING, Connection
 from .deliveries import Delivery
 from .durations import interval

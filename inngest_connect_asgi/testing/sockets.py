@@ -15,7 +15,7 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from . import ulid
 from .connection import PHASES, Connection
 from .durations import interval

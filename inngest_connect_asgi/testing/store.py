@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..wire import connect_pb2
+from ..protocol.wire import connect_pb2
 from . import ulid
 
 __all__ = ["Store"]

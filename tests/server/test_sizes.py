@@ -6,7 +6,7 @@ from collections import Counter
 
 import inngest
 
-from inngest_connect_asgi import sdk
+from inngest_connect_asgi.worker import sdk
 
 from .suite import Suite
 

@@ -1,0 +1,82 @@
+"""Ask a health endpoint, for images that have no curl.
+
+It asks the app itself, so it goes through no proxy, whatever the environment says.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..errors import ConnectError, describe, one_line
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["DEFAULT_URL", "check"]
+
+DEFAULT_URL = "http://127.0.0.1:8000/healthz"
+
+TIMEOUT = 5.0
+"""Seconds."""
+
+
+def check(url: str = DEFAULT_URL) -> int:
+    """Print one line on the health behind ``url``.
+
+    Returns:
+        The exit code: 0 for a healthy worker, 1 for anything else.
+    """
+    try:
+        status, reason = _get(url)
+    except (OSError, ValueError, ConnectError, http.client.HTTPException) as error:
+        status, reason = 0, one_line(str(error)) or describe(error)
+    healthy = status == 200
+    shown = one_line(url)
+    print(f"{'healthy' if healthy else 'unhealthy'}: {reason} ({shown})")
+    return 0 if healthy else 1
+
+
+def _get(url: str) -> tuple[int, str]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # Its message would repeat a part of the URL.
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise ValueError("not an http:// or https:// URL")
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(
+            host, port, timeout=TIMEOUT, context=_trust()
+        )
+    try:
+        query = f"?{parts.query}" if parts.query else ""
+        connection.request("GET", (parts.path or "/") + query)
+        response = connection.getresponse()
+        body = response.read(1024 * 1024)
+    finally:
+        connection.close()
+    return response.status, _reason(body) or f"HTTP status {response.status}"
+
+
+def _trust() -> ssl.SSLContext:
+    # Not at the top: hardly anybody has TLS there, and it would take longer to import
+    # than all the rest.
+    from ..network import trust
+
+    return trust.make_context()
+
+
+def _reason(body: bytes) -> str:
+    try:
+        report = json.loads(body)
+    except ValueError:
+        return ""
+    if not isinstance(report, dict):
+        return ""
+    reason = str(report.get("output") or report.get("status") or "")
+    return one_line(" ".join(reason.split()))

@@ -1,0 +1,4 @@
+"""The way to Inngest: proxies, and whom to trust.
+
+Nothing in here knows what is said on it.
+"""

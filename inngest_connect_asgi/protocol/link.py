@@ -1,0 +1,166 @@
+"""One connection to one gateway, from the start call to the last frame."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..messages import Delivery, Lease
+
+__all__ = ["Link", "Phase"]
+
+
+class Phase(enum.Enum):
+    STARTING = "starting"
+    """The start call is under way."""
+    OPENING = "opening"
+    """The WebSocket is being opened."""
+    GREETING = "greeting"
+    """Waiting for GATEWAY_HELLO."""
+    SYNCING = "syncing"
+    """WORKER_CONNECT is sent; waiting for GATEWAY_CONNECTION_READY."""
+    LIVE = "live"
+    """The gateway routes requests here, unless the worker is paused."""
+    RETIRING = "retiring"
+    """The gateway is closing: a replacement is sought, or already live."""
+    CLOSING = "closing"
+    """The close frame is on its way."""
+
+
+_CONNECTING = (Phase.STARTING, Phase.OPENING, Phase.GREETING, Phase.SYNCING)
+_USABLE = (Phase.LIVE, Phase.RETIRING)
+
+# The spec's timeouts for a worker (SDK_SPEC 8.5), in seconds.
+TIMEOUTS = {
+    Phase.STARTING: 10.0,
+    Phase.OPENING: 10.0,
+    Phase.GREETING: 5.0,
+    Phase.SYNCING: 20.0,
+    Phase.CLOSING: 2.0,
+}
+
+ATTEMPT_TIMEOUT = 27.0
+"""Seconds for all phases until a link is live: an attempt that hangs in each of them
+must not keep the next one from its time."""
+
+MAX_UNANSWERED = 2
+"""Heartbeats without an answer after which a link is dead (SDK_SPEC 8.5.3)."""
+
+REPLIES_REMEMBERED = 4096
+"""Request ids of which an ack is expected. It may come after the reply was flushed."""
+
+
+@dataclass
+class Link:
+    id: int
+    started_at: float
+    phase: Phase = Phase.STARTING
+    deadline: float | None = None
+    """When the present phase has taken too long."""
+    via: str = ""
+    """By which proxy what is tried now is reached, for a message."""
+    connection_id: str | None = None
+    gateway_group: str | None = None
+    live_at: float | None = None
+    heartbeat_interval: float = 0.0
+    next_heartbeat: float | None = None
+    unanswered: int = 0
+    awaiting_since: float | None = None
+    """When the first heartbeat without an answer was sent."""
+    paused: bool = False
+    """WORKER_PAUSE was sent on it, or is about to be, which nothing takes back."""
+    pause_at: float | None = None
+    """When to send it."""
+    status_interval: float = 0.0
+    next_status: float | None = None
+    heartbeat_sent_at: float | None = None
+    heartbeat_answered_at: float | None = None
+    round_trip: float | None = None
+    unsent_acks: dict[Delivery, Lease] = field(default_factory=dict, repr=False)
+    """Requests whose acknowledgement is not on the wire yet."""
+    acked_at: float | None = None
+    """When the last one was."""
+    extensions: dict[str, deque[Lease]] = field(default_factory=dict, repr=False)
+    """Leases by request id as they were extended, with no answer yet."""
+    queued: int = 0
+    """Bytes of replies that are to be written on it."""
+    replies: dict[str, list[Delivery]] = field(default_factory=dict, repr=False)
+    """By request id, the replies that were written on it, with no ack yet."""
+
+    def __post_init__(self) -> None:
+        self.enter(self.phase, self.started_at)
+
+    def enter(self, phase: Phase, now: float) -> None:
+        self.phase = phase
+        timeout = TIMEOUTS.get(phase)
+        self.deadline = None if timeout is None else now + timeout
+        if self.deadline is not None and self.connecting:
+            self.deadline = min(self.deadline, self.started_at + ATTEMPT_TIMEOUT)
+
+    @property
+    def connecting(self) -> bool:
+        return self.phase in _CONNECTING
+
+    @property
+    def usable(self) -> bool:
+        """Frames may be sent on it."""
+        return self.phase in _USABLE
+
+    @property
+    def dead(self) -> bool:
+        return self.unanswered >= MAX_UNANSWERED
+
+    @property
+    def next_tick(self) -> float | None:
+        times = (self.deadline, self.next_heartbeat, self.next_status, self.pause_at)
+        return min((time for time in times if time is not None), default=None)
+
+    def heartbeat_sent(self, now: float) -> None:
+        """Count a heartbeat; the next is due an interval from now.
+
+        From now, not from when this one was due: a runtime that was starved must
+        not send a burst, nor count answers as missing that it had no time to read.
+        """
+        self.unanswered += 1
+        self.heartbeat_sent_at = now
+        if self.awaiting_since is None:
+            self.awaiting_since = now
+        self.next_heartbeat = now + self.heartbeat_interval
+
+    def heartbeat_answered(self, now: float) -> None:
+        if self.awaiting_since is not None:
+            self.round_trip = now - self.awaiting_since
+        self.unanswered = 0
+        self.awaiting_since = None
+        self.heartbeat_answered_at = now
+
+    def extension_sent(self, lease: Lease) -> None:
+        """A lease was extended over this link, under its present id."""
+        self.extensions.setdefault(lease.request_id, deque()).append(lease)
+
+    def extension_answered(self, request_id: str) -> Lease | None:
+        """The lease that an answer is about, as it was extended."""
+        sent = self.extensions.get(request_id)
+        if sent is None:
+            return None
+        lease = sent.popleft()
+        if not sent:
+            del self.extensions[request_id]
+        return lease
+
+    def reply_sent(self, delivery: Delivery) -> None:
+        """A reply was written on this link."""
+        self.replies.setdefault(delivery.request_id, []).append(delivery)
+        if len(self.replies) > REPLIES_REMEMBERED:
+            del self.replies[next(iter(self.replies))]
+
+    def reply_acked(self, request_id: str) -> Delivery | None:
+        """The delivery whose reply an ack is about: the one that was written first."""
+        sent = self.replies.get(request_id)
+        if sent is None:
+            return None
+        delivery = sent.pop(0)
+        if not sent:
+            del self.replies[request_id]
+        return delivery

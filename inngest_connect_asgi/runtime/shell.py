@@ -1,0 +1,414 @@
+"""The runtime: carries out on asyncio what the core decides."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from .. import ends
+from ..messages import (
+    Configuration,
+    Drain,
+    FromApp,
+    FromRuntime,
+    Log,
+    Pong,
+    Probe,
+    Result,
+    Start,
+)
+from ..network.access import Network, split_credentials
+from ..protocol import frames
+from ..protocol.actions import (
+    Abort,
+    Action,
+    Close,
+    Finish,
+    Flush,
+    Open,
+    Send,
+    SendReply,
+    StartLink,
+    Tell,
+)
+from ..protocol.core import Core
+from .gateway_socket import GatewaySocket
+
+if TYPE_CHECKING:
+    from ..health.probe import ProbeServer
+
+__all__ = ["Runtime"]
+
+HTTP_TIMEOUT = 10.0
+"""Seconds for a start or a flush call (SDK_SPEC 8.5.1)."""
+
+SLOWEST_UPLOAD = 128 * 1024
+"""Bytes a second. A flush gets longer for what it takes to send at this pace."""
+
+PUNCTUAL = 0.001
+"""Seconds by which a timer may be late without a word."""
+
+MAX_ANSWER_SIZE = 1024 * 1024
+"""Bytes of an API answer to read at most; a real one has a few hundred."""
+
+Defer = Callable[[Callable[[], None]], bool]
+
+
+class Runtime:
+    """One worker's connection to Inngest, on the running event loop.
+
+    It does not know where it lives: messages from the app come in by
+    :meth:`receive`, messages to it go out by ``tell``.
+
+    Args:
+        tell: Takes a message to the app, which is there after ``flush``, or later.
+        defer: Has a callback wait for the messages that are not there yet; returns
+            ``False``, and forgets the callback, where all are.
+        flush: Is called at the end of a turn of the loop in which anything was told.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[FromRuntime], None],
+        defer: Defer = lambda _: False,
+        flush: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tell = tell
+        self._defer = defer
+        self._flush = flush
+        self._sockets: dict[int, GatewaySocket] = {}
+        self._unwritten: dict[int, GatewaySocket] = {}
+        """Those that were given something to do in this turn of the loop."""
+        self._acks: list[Send] = []
+        """Those of this turn. The app is to have a request before the server knows."""
+        self._starts: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._crashed: BaseException | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._early: list[FromApp] | None = []
+        """Messages that came before the core could take them."""
+        self._probe: ProbeServer | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+        """When the core wants its next tick, in the time of the loop."""
+
+    async def run(self, start: Start) -> None:
+        """Run until the core has finished.
+
+        Raises:
+            BaseException: Whatever went wrong in here; nothing is left behind.
+        """
+        configuration = start.configuration
+        self._loop = asyncio.get_running_loop()
+        self._network = Network()
+        self._core = Core(configuration, via=self._network.via)
+        self._ended = self._loop.create_future()
+        self._origin, authorization = split_credentials(
+            configuration.api_origin.rstrip("/")
+        )
+        self._headers = {
+            "content-type": "application/protobuf",
+            # A few hundred bytes; and none that grow when they are unpacked.
+            "accept-encoding": "identity",
+        }
+        if configuration.environment is not None:
+            self._headers["x-inngest-env"] = configuration.environment
+        if authorization is not None:
+            # Of a dev server behind a password; a signing key goes before it.
+            self._headers["authorization"] = authorization
+        async with self._network.http_client(self._origin, HTTP_TIMEOUT) as self._http:
+            try:
+                if configuration.probe is not None:
+                    self._start_probe(configuration, configuration.probe)
+                self._step(
+                    self._core.start,
+                    requests=start.requests,
+                    offered=start.offered,
+                    undelivered=start.undelivered,
+                    settled=start.settled,
+                    state=start.state,
+                )
+                early, self._early = self._early or [], None
+                if start.drain is not None:
+                    early.append(start.drain)
+                self.receive(early)
+                if self._crashed is not None:
+                    raise self._crashed
+                await self._ended
+            finally:
+                await self._clean_up()
+
+    def crash(self, error: BaseException) -> None:
+        """Have :meth:`run` raise, on the runtime's loop.
+
+        Nothing that goes wrong in here is worth going on with half of it: what the
+        app knows, the next runtime is told.
+        """
+        self._crashed = self._crashed or error
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    def receive(self, messages: Sequence[FromApp]) -> None:
+        """Take messages from the app, on the runtime's loop."""
+        try:
+            self._receive(messages)
+        except BaseException as error:
+            self.crash(error)
+
+    def _receive(self, messages: Sequence[FromApp]) -> None:
+        if self._early is not None:
+            self._early += messages
+            return
+        for message in messages:
+            if isinstance(message, Result):
+                if self._probe is not None:
+                    self._probe.observe(message)
+                self._step(self._core.result, message)
+            elif isinstance(message, Pong):
+                self._step(self._core.pong, message.number)
+            elif isinstance(message, Drain):
+                self._step(self._core.drain, message.timeout)
+        self._end_turn()
+
+    # The listener of the sockets.
+
+    def opened(self, link: int) -> None:
+        self._step(self._core.opened, link)
+        self._end_turn()
+
+    def received(self, link: int, messages: Sequence[bytes | str]) -> None:
+        for data in messages:
+            self._step(self._core.received, link, data)
+        self._end_turn()
+
+    def wants(self, frame: Send | SendReply) -> bool:
+        return self._core.wants(frame)
+
+    def sent(self, frames: Sequence[Send | SendReply]) -> None:
+        for frame in frames:
+            self._step(self._core.sent, frame)
+        self._end_turn()
+
+    def lost(self, link: int, reason: str) -> None:
+        self._sockets.pop(link, None)
+        self._step(self._core.lost, link, reason)
+        self._end_turn()
+
+    # Core and shell.
+
+    def _step(self, event: Callable[..., list[Action]], *args: Any, **kw: Any) -> None:
+        """Report an event to the core, and do what it says."""
+        if self._has_ended:
+            return
+        now = self._loop.time()
+        self._core.epoch = time.time() - now
+        try:
+            if self._due is not None and (late := now - self._due) > PUNCTUAL:
+                for action in self._core.late(late, now):
+                    self._do(action)
+            for action in event(*args, now=now, **kw):
+                self._do(action)
+        except BaseException as error:
+            self.crash(error)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._ended is None or self._ended.done()
+
+    def _end_turn(self) -> None:
+        """Do once what all that happened in a turn of the loop asks for."""
+        try:
+            if self._acks:
+                acks, self._acks = self._acks, []
+                if not self._defer(partial(self._acknowledge, acks)):
+                    self._send_all(acks)
+            while self._unwritten:
+                _, socket = self._unwritten.popitem()
+                for frame in socket.write():
+                    self._step(self._core.sent, frame)
+            if not self._has_ended:
+                self._set_timer(self._core.next_tick())
+            self._flush()
+        except BaseException as error:
+            self.crash(error)
+
+    def _do(self, action: Action) -> None:
+        if isinstance(action, Tell):
+            if self._probe is not None:
+                self._probe.observe(action.message)
+            self._tell(action.message)
+        elif isinstance(action, SendReply):
+            self._send(action)
+        elif isinstance(action, Send):
+            if action.acknowledges:
+                self._acks.append(action)
+            else:
+                self._send(action)
+        elif isinstance(action, StartLink):
+            self._call_start(action)
+        elif isinstance(action, Open):
+            self._sockets[action.link] = GatewaySocket(
+                action.link, action.url, self, self._network
+            )
+        elif isinstance(action, Flush):
+            self._call_flush(action)
+        elif isinstance(action, Close):
+            if (socket := self._sockets.get(action.link)) is not None:
+                socket.close(action.reason)
+                self._unwritten[action.link] = socket
+        elif isinstance(action, Abort):
+            if (start := self._starts.pop(action.link, None)) is not None:
+                start.cancel()
+            if (socket := self._sockets.pop(action.link, None)) is not None:
+                socket.abort()
+        elif isinstance(action, Finish):
+            assert self._ended is not None
+            if not self._ended.done():
+                self._ended.set_result(None)
+
+    def _send(self, frame: Send | SendReply) -> None:
+        if (socket := self._sockets.get(frame.link)) is not None:
+            socket.send(frame)
+            self._unwritten[frame.link] = socket
+
+    def _send_all(self, frames: Sequence[Send]) -> None:
+        for frame in frames:
+            self._send(frame)
+
+    def _acknowledge(self, acks: Sequence[Send]) -> None:
+        """Acknowledge requests, now that the app has them."""
+        self._send_all(acks)
+        self._end_turn()
+
+    def _set_timer(self, due: float | None) -> None:
+        if due is not None:
+            # What became due only now is not late.
+            due = max(due, self._loop.time())
+        if self._timer is not None:
+            if self._due == due:
+                return
+            self._timer.cancel()
+        self._due = due
+        self._timer = None if due is None else self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._step(self._core.tick)
+        self._end_turn()
+
+    async def _clean_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks: list[asyncio.Future[None]] = list(self._tasks)
+        for task in self._tasks:
+            task.cancel()
+        tasks += [socket.abort() for socket in self._sockets.values()]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._probe is not None:
+            await self._probe.stop()
+
+    def _start_probe(self, configuration: Configuration, probe: Probe) -> None:
+        # Not at the top: few want it, and it would triple what a child imports.
+        from ..health.probe import start_probe
+
+        self._probe = start_probe(configuration, probe, self._log)
+
+    def _log(self, level: int, message: str) -> None:
+        self._tell(Log(level, message))
+
+    # HTTP.
+
+    def _call_start(self, call: StartLink) -> None:
+        answers: list[tuple[int, bytes]] = []
+
+        async def post() -> None:
+            answers.append(
+                await self._post("/v0/connect/start", call.body, call.signing_key)
+            )
+
+        def ended(error: BaseException | None) -> None:
+            if self._starts.get(call.link) is task:
+                del self._starts[call.link]
+            if answers:
+                self._step(self._core.start_answered, call.link, *answers[0])
+            else:
+                reason = self._unreachable("start", error)
+                self._step(self._core.lost, call.link, reason)
+            self._end_turn()
+
+        task = self._starts[call.link] = self._spawn(post(), ended)
+
+    def _call_flush(self, call: Flush) -> None:
+        answers: list[tuple[int, bytes]] = []
+
+        async def post() -> None:
+            # Not kept beyond the call: the app does that.
+            body = frames.reply(call.result.lease, call.result.outcome)
+            answers.append(
+                await self._post("/v0/connect/flush", body, call.signing_key)
+            )
+
+        def ended(error: BaseException | None) -> None:
+            (status, body), reason = (0, b""), None
+            if answers:
+                status, body = answers[0]
+            else:
+                reason = self._unreachable("flush", error)
+            event = self._core.flush_answered
+            self._step(event, call.delivery, status, body, error=reason)
+            self._end_turn()
+
+        self._spawn(post(), ended)
+
+    def _spawn(
+        self, coroutine: Coroutine[Any, Any, None], ended: ends.Ended
+    ) -> asyncio.Task[None]:
+        def forget(error: BaseException | None) -> None:
+            self._tasks.discard(task)
+            try:
+                ended(error)
+            except BaseException as unforeseen:
+                self.crash(unforeseen)
+
+        task = ends.spawn(coroutine, forget)
+        self._tasks.add(task)
+        return task
+
+    def _unreachable(self, api: str, error: BaseException | None) -> str:
+        via = self._network.via(self._origin)
+        what = "it ended without a word"
+        if error is not None:
+            what = self._network.explain(error)
+        return f"the {api} API could not be reached{via}: {what}"
+
+    async def _post(
+        self, path: str, body: bytes, signing_key: str | None
+    ) -> tuple[int, bytes]:
+        headers = self._headers
+        if signing_key is not None:
+            headers = {**headers, "authorization": f"Bearer {signing_key}"}
+        timeout = HTTP_TIMEOUT + len(body) / SLOWEST_UPLOAD
+        # httpx has a timeout for each read, which an answer in drops never exceeds.
+        return await asyncio.wait_for(
+            self._exchange(self._origin + path, body, headers), timeout
+        )
+
+    async def _exchange(
+        self, url: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, bytes]:
+        answer = b""
+        request = self._http.stream("POST", url, content=body, headers=headers)
+        async with request as response:
+            encoding = response.headers.get("content-encoding", "identity")
+            if encoding.lower() != "identity":
+                raise httpx.DecodingError("the answer is compressed")
+            async for chunk in response.aiter_raw():
+                answer += chunk
+                if len(answer) > MAX_ANSWER_SIZE:
+                    raise httpx.DecodingError("the answer is too long")
+        return response.status_code, answer

@@ -1,0 +1,455 @@
+"""The app's half of a worker: runs the functions that the runtime asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from .. import ends, logs
+from ..errors import StartupError, describe
+from ..health.report import Health, facts
+from ..integrations import observers as integrations
+from ..isolation.mailbox import Mailbox
+from ..isolation.process import ProcessHost
+from ..isolation.supervisor import Supervisor
+from ..isolation.thread import ThreadHost
+from ..messages import (
+    Accepted,
+    Delivered,
+    Delivery,
+    Drain,
+    Extended,
+    FromRuntime,
+    Lease,
+    Log,
+    Outcome,
+    Ping,
+    Pong,
+    Request,
+    Result,
+    Stalled,
+    Start,
+    Starved,
+    State,
+    Stopped,
+    Undelivered,
+    Wanted,
+    Withdrawn,
+)
+from ..protocol.core import SETTLED_REMEMBERED
+from . import whereabouts
+from .attempts import Attempt, Attempts
+from .config import Settings
+from .threads import FunctionThreads
+
+__all__ = ["Worker"]
+
+CANCEL_TIMEOUT = 1.0
+"""Seconds that a function gets to end when it is cancelled at shutdown."""
+
+STOP_GRACE = 5.0
+"""Seconds that the runtime may take to stop, beyond ``shutdown_timeout``."""
+
+LOGGERS = ("inngest_connect_asgi", "asyncio", "httpcore", "httpx", "websockets")
+"""Whoever logs in the runtime."""
+
+RUNS_PER_TURN = 4
+"""Runs to start in one turn of the app's event loop, which has requests to serve."""
+
+THREAD_NAME = "inngest-connect-function"
+"""How the threads of synchronous functions are named, with a number behind."""
+
+LOG_TIMEOUT = 1.0
+"""Seconds that the last log records get to be written at shutdown."""
+
+
+class Worker:
+    """A Connect worker beside an app, on the app's event loop.
+
+    Started and stopped once, or used with ``async with``. Functions run on the loop
+    that :meth:`start` was called on, or in a thread pool where they are synchronous.
+
+    Args:
+        settings: What to run, and how.
+        health: Is kept up to date while the worker lives.
+    """
+
+    def __init__(self, settings: Settings, health: Health) -> None:
+        self._settings = settings
+        self._health = health
+        self._runners = {runner.app.name: runner for runner in settings.runners}
+        self._offered: dict[Delivery, Request] = {}
+        self._running: dict[Delivery, _Run] = {}
+        self._waiting: deque[Request] = deque()
+        """Acknowledged, and not started yet."""
+        self._starting = False
+        """Whether the next turn of the loop starts some of them."""
+        self._undelivered: dict[Delivery, Result] = {}
+        self._settled: deque[tuple[str, ...]] = deque(maxlen=SETTLED_REMEMBERED)
+        self._attempts = Attempts(settings.outcome_buffer_size)
+        self._tasks: dict[Delivery, asyncio.Task[None]] = {}
+        self._cancelling = False
+        self._drain: Drain | None = None
+        self._stopped = asyncio.Event()
+        self._ready = asyncio.Event()
+        """Or stopped: nobody is to wait for what can not come any more."""
+        self._logged = asyncio.Event()
+        """All that was logged for the runtime is written."""
+
+    async def __aenter__(self) -> Worker:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    def health(self) -> dict[str, Any]:
+        """The report that ``/healthz`` serves, as a new dictionary."""
+        return self._health.report(details=True)
+
+    async def start(self) -> None:
+        """Start the runtime, and wait for it as ``startup_timeout`` says.
+
+        Raises:
+            StartupError: No connection was ready in time.
+        """
+        settings = self._settings
+        self._configuration = settings.configuration()
+        self._surroundings = integrations.surroundings()
+        self._health.begin(facts(self._configuration))
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self._mailbox = Mailbox(self._loop, self._receive)
+        self._pool: Executor = FunctionThreads(
+            settings.threads, thread_name_prefix=THREAD_NAME
+        )
+        self._log_writer = logs.Writer(self._end_log)
+        self._observers = integrations.observers(self._configuration, self._log)
+        host = ProcessHost() if settings.isolation == "process" else ThreadHost()
+        self._supervisor = Supervisor(host, self._make_start, self._tell)
+        try:
+            self._supervisor.start()
+        except BaseException:
+            self._stopped.set()
+            await self._clean_up()
+            raise
+        if settings.startup_timeout is not None:
+            try:
+                await self.ready(settings.startup_timeout)
+            except BaseException:
+                # Cancelled, maybe: nobody else knows yet that there is a worker.
+                await self.stop()
+                raise
+
+    async def ready(self, timeout: float | None = None) -> None:
+        """Wait until the first connection is ready.
+
+        Args:
+            timeout: Seconds; ``None`` waits for ever.
+
+        Raises:
+            StartupError: None was in time, or the worker has stopped; says why.
+        """
+        try:
+            await asyncio.wait_for(self._ready.wait(), timeout)
+        except asyncio.TimeoutError:
+            raise StartupError(
+                f"no Connect connection was ready within {timeout:g} seconds "
+                f"(startup_timeout): {self._health.ready().reason}"
+            ) from None
+        if self._stopped.is_set():
+            reason = self._health.ready().reason
+            raise StartupError(f"there is no Connect connection any more: {reason}")
+
+    async def stop(self) -> None:
+        """Take no new requests, finish the running ones, and disconnect.
+
+        Takes no longer than ``shutdown_timeout``, and 2 seconds to disconnect, or 5
+        where the runtime itself hangs.
+        """
+        self._drain = Drain(self._settings.shutdown_timeout)
+        self._supervisor.hurry()
+        self._supervisor.send(self._drain)
+        try:
+            patience = self._drain.timeout + STOP_GRACE
+            await asyncio.wait_for(self._stopped.wait(), patience)
+        except asyncio.TimeoutError:
+            text = "The Connect runtime did not stop in time; going on without"
+            logs.emit(logging.ERROR, text)
+        finally:
+            await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        self._waiting.clear()
+        self._cancelling = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            # A function may refuse to be cancelled.
+            await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for observer in self._observers:
+            observer.close()
+        # A handler may be slow, or hang.
+        self._log_writer.close()
+        try:
+            await asyncio.wait_for(self._logged.wait(), LOG_TIMEOUT)
+        except asyncio.TimeoutError:
+            logs.emit(logging.WARNING, "Some log records were not written in time")
+
+    def _end_log(self) -> None:
+        # Unless the loop is closed, which then has nobody who waits.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._logged.set)
+
+    # In the runtime's thread.
+
+    def _make_start(self) -> Start:
+        return Start(
+            self._configuration,
+            tuple(run.lease for run in list(self._running.values())),
+            tuple(request.lease for request in list(self._offered.values())),
+            tuple(
+                Undelivered(result.lease, len(result.outcome.body))
+                for result in list(self._undelivered.values())
+            ),
+            tuple(Delivery(*each) for each in list(self._settled)),
+            self._health.state,
+            self._drain,
+            min(logging.getLogger(n).getEffectiveLevel() for n in LOGGERS),
+        )
+
+    def _tell(self, message: FromRuntime) -> None:
+        # What the next runtime has to know, should this one die, what a probe asks
+        # for, and what is to be logged: none of it is to wait for the app's loop.
+        if isinstance(message, Request):
+            self._offered[message.lease.delivery] = message
+        elif isinstance(message, Accepted):
+            request = self._offered[message.delivery]
+            self._running[message.delivery] = _Run(request.lease)
+            self._post(request)
+            # Not before: what fails is told again.
+            del self._offered[message.delivery]
+            self._observe(message)
+        elif isinstance(message, Withdrawn):
+            self._offered.pop(message.delivery, None)
+        elif isinstance(message, Extended):
+            run = self._running.get(message.delivery)
+            if run is not None:
+                run.lease = replace(run.lease, lease_id=message.lease_id)
+        elif isinstance(message, Delivered):
+            self._undelivered.pop(message.delivery, None)
+            # A plain tuple, which the garbage collector soon leaves alone.
+            self._settled.append(tuple(message.delivery))
+            self._attempts.delivered(message.delivery)
+        elif isinstance(message, Wanted):
+            self._supervisor.send(self._undelivered[message.delivery])
+        elif isinstance(message, State):
+            self._health.update(message)
+            self._observe(message)
+            self._post(message)
+        elif isinstance(message, Log):
+            self._log(message)
+        elif isinstance(message, Stalled):
+            self._log_stall(message)
+        elif isinstance(message, Starved):
+            self._log_starvation(message)
+        else:
+            if isinstance(message, Stopped) and message.error is not None:
+                self._health.crash(message.error)
+            self._post(message)
+
+    def _post(self, message: FromRuntime) -> None:
+        if not self._mailbox.post(message):
+            # The server died without a shutdown: nothing can run any more.
+            self._drain = Drain(0.0)
+            self._supervisor.send(self._drain)
+
+    def _log(self, message: Log) -> None:
+        # Not logged here: a handler may block, and with it the heartbeats.
+        if logging.getLogger(message.name).isEnabledFor(message.level):
+            self._log_writer.put(
+                logs.record(
+                    message.level,
+                    message.message,
+                    extra=message.extra,
+                    name=message.name,
+                    at=message.at,
+                )
+            )
+
+    def _log_stall(self, message: Stalled) -> None:
+        try:
+            what = whereabouts.of_event_loop(self._thread_id, THREAD_NAME)
+        except Exception as error:
+            # It reads the frames of threads that go on.
+            what = f"where it is could not be seen: {describe(error)}"
+        text = f"The app's event loop has not answered for {message.lag:.1f} s; {what}"
+        self._log(Log(logging.WARNING, text))
+
+    def _log_starvation(self, message: Starved) -> None:
+        text = (
+            f"The Connect runtime got no time to run for {message.lag:.1f} s, and sent "
+            "no heartbeats: "
+        )
+        if self._settings.isolation == "thread":
+            # From in here they look the same.
+            text += (
+                "native code held the interpreter's lock, or the process was "
+                'suspended, or the machine is overloaded. isolation="process" keeps '
+                "the connection out of reach of the first"
+            )
+        else:
+            text += "the machine is overloaded, or was suspended"
+        self._log(Log(logging.WARNING, text))
+
+    def _observe(self, message: object) -> None:
+        for observer in self._observers:
+            observer.observe(message)
+
+    # On the app's loop.
+
+    def _receive(self, messages: list[FromRuntime]) -> None:
+        for message in messages:
+            try:
+                self._handle(message)
+            except BaseException as error:
+                if isinstance(message, Request):
+                    self._fail(message, None, error)
+                else:
+                    self._unforeseen(error)
+        if not self._starting:
+            self._go_on()
+
+    def _handle(self, message: FromRuntime) -> None:
+        if isinstance(message, Request):
+            self._waiting.append(message)
+        elif isinstance(message, Ping):
+            self._supervisor.send(Pong(message.number))
+        elif isinstance(message, State):
+            if message.connection == "ready":
+                self._ready.set()
+        elif isinstance(message, Stopped):
+            self._stopped.set()
+            # Whoever waits for a connection waits in vain.
+            self._ready.set()
+
+    def _unforeseen(self, error: BaseException) -> None:
+        """Begin again with what is known here, rather than go on with half of it."""
+        text = f"The Connect worker failed: {describe(error)}"
+        logs.emit(logging.ERROR, text, error=error)
+        self._supervisor.crash(error)
+
+    def _go_on(self) -> None:
+        self._starting = False
+        try:
+            self._start_runs()
+        except BaseException as error:
+            # What waits is looked at again with the next message.
+            self._unforeseen(error)
+
+    def _start_runs(self) -> None:
+        """Start what waits, as far as it may run, and no more in one turn."""
+        limit = self._settings.max_worker_concurrency
+        for _ in range(RUNS_PER_TURN):
+            if not self._waiting or (limit is not None and len(self._tasks) >= limit):
+                return
+            request = self._waiting.popleft()
+            try:
+                self._start_run(request)
+            except BaseException as error:
+                self._fail(request, None, error)
+        if self._waiting:
+            self._starting = True
+            self._loop.call_soon(self._go_on)
+
+    def _start_run(self, request: Request) -> None:
+        """Start a run, unless the same attempt runs here, or has."""
+        attempt = self._runners[request.app_name].attempt(request)
+        if attempt is not None:
+            outcome = self._attempts.outcome(attempt)
+            if outcome is not None:
+                self._answer(request, attempt, outcome, repeated=True)
+                return
+            if not self._attempts.begin(attempt, request):
+                return
+
+        self._tasks[request.lease.delivery] = ends.spawn(
+            self._run(request, attempt),
+            partial(self._end_run, request, attempt),
+            name=request.lease.function_slug,
+        )
+
+    async def _run(self, request: Request, attempt: Attempt | None) -> None:
+        runner = self._runners[request.app_name]
+        try:
+            outcome = await runner.run(request, self._pool, self._surroundings)
+        except asyncio.CancelledError as error:
+            if self._cancelling:
+                raise
+            outcome = runner.cancelled(request, error)
+        self._finish(request, attempt, outcome)
+
+    def _end_run(
+        self, request: Request, attempt: Attempt | None, error: BaseException | None
+    ) -> None:
+        del self._tasks[request.lease.delivery]
+        if error is not None and not self._cancelling:
+            self._fail(request, attempt, error)
+        if self._waiting and not self._starting:
+            self._go_on()
+
+    def _fail(
+        self, request: Request, attempt: Attempt | None, error: BaseException
+    ) -> None:
+        """Whatever was raised, and wherever: the server gets an answer."""
+        outcome = self._runners[request.app_name].failed(request, error)
+        self._finish(request, attempt, outcome)
+
+    def _finish(
+        self, request: Request, attempt: Attempt | None, outcome: Outcome
+    ) -> None:
+        self._answer(request, attempt, outcome, repeated=False)
+        if attempt is not None:
+            for waiting in self._attempts.end(attempt):
+                self._answer(waiting, attempt, outcome, repeated=True)
+
+    def _answer(
+        self,
+        request: Request,
+        attempt: Attempt | None,
+        outcome: Outcome,
+        *,
+        repeated: bool,
+    ) -> None:
+        delivery = request.lease.delivery
+        run = self._running.get(delivery)
+        if run is None:
+            # It was answered, and what was raised came later.
+            return
+        result = Result(run.lease, outcome, repeated)
+        if attempt is not None:
+            self._attempts.answered(attempt, outcome, delivery)
+        # In this order: a new runtime must find it among these or those.
+        self._undelivered[delivery] = result
+        del self._running[delivery]
+        self._observe(result)
+        try:
+            self._supervisor.send(result)
+        except BaseException as error:
+            self._unforeseen(error)
+
+
+@dataclass
+class _Run:
+    """A request that the app runs, under the newest lease id."""
+
+    lease: Lease
