@@ -108,7 +108,7 @@ class Worker:
                 self._later(self._open, action.link)
             elif isinstance(action, Send):
                 self._sent(action)
-        if self.core.live is not None:
+        if self.core.links.live is not None:
             if self.ready_at is None:
                 self.ready_at = self._time.now
                 self._server.ready += 1
@@ -143,15 +143,15 @@ class Worker:
         self._do(self.core.received(link, hello, self._time.now))
 
     def _sent(self, frame: Send) -> None:
-        if frame.delivery is None and self.core.live is None:
+        if frame.delivery is None and self.core.links.live is None:
             self._later(self._make_ready, frame.link)
 
     def _make_ready(self, link: int) -> None:
         self._do(self.core.received(link, READY, self._time.now))
 
     def lose(self) -> None:
-        assert self.core.live is not None
-        link = self.core.live.id
+        assert self.core.links.live is not None
+        link = self.core.links.live.id
         self.ready_at, self._tick_at = None, None
         self._server.ready -= 1
         self._do(self.core.lost(link, "the connection broke", self._time.now))

@@ -99,6 +99,10 @@ class World:
     def ready_peers(self) -> list[Peer]:
         return [peer for peer in self.gateway.peers if peer.phase == "ready"]
 
+    def pause_at(self) -> float | None:
+        core = self.shell.core
+        return core.stalling.pause_at(stopping=core.stopping)
+
     # Time
 
     @step(lambda self: self.is_alive, seconds=(0.01, 0.05, 0.3, 1.0, 2.0, 5.0, 21.0))
@@ -115,7 +119,7 @@ class World:
 
     # Connections
 
-    @step(lambda self: self.is_alive and self.shell.core.live is None)
+    @step(lambda self: self.is_alive and self.shell.core.links.live is None)
     def a_connection_is_made(self) -> None:
         self.shell.advance(0.3, served=False)
         if self.shell.starts:
@@ -335,15 +339,16 @@ class World:
         self.shell.pong()
 
     @step(
-        lambda self: self.shell.core._pause_at and self.ready_peers(),
+        lambda self: self.pause_at() and self.ready_peers(),
         which=WHICH,
         wait=(0.0, 0.02, 0.1),
     )
     def app_stalls(self, which: int, wait: float) -> None:
         """And answers again, just behind the acknowledgement of one more request."""
         shell = self.shell
-        assert shell.core._pause_at is not None
-        shell.advance(max(0.0, shell.core._pause_at - shell.now - 0.01), served=True)
+        pause_at = self.pause_at()
+        assert pause_at is not None
+        shell.advance(max(0.0, pause_at - shell.now - 0.01), served=True)
         self.request_is_sent(which, which, fresh=True)
         self.all_is_read()
         shell.advance(0.01, served=False)
@@ -353,7 +358,7 @@ class World:
         shell.advance(wait, served=False)
 
     @step(
-        lambda self: self.shell.core.live and self.shell.app.running,
+        lambda self: self.shell.core.links.live and self.shell.app.running,
         is_told=(False, True),
     )
     def replies_crowd(self, is_told: bool) -> None:
@@ -398,7 +403,7 @@ class World:
     @check
     def what_was_offered_is_kept_until_it_is_decided(self) -> None:
         undecided: set[Delivery] = set()
-        for link in self.shell.core._links.values():
+        for link in self.shell.core.links:
             undecided |= set(link.unsent_acks)
         assert set(self.shell.app.offered) <= undecided
 
@@ -422,7 +427,7 @@ class World:
     @check
     def never_away_for_long(self) -> None:
         core = self.shell.core
-        if self.is_alive and core.live is None and not core.stopping:
+        if self.is_alive and core.links.live is None and not core.stopping:
             due = core.next_tick()
             trying = self.shell.starts or self.shell.sockets
             assert trying or (due is not None and due - self.shell.now <= 27.0)

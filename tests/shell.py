@@ -28,7 +28,8 @@ from inngest_connect_asgi.protocol.actions import (
     StartLink,
     Tell,
 )
-from inngest_connect_asgi.protocol.core import PAUSE_GAP, Core
+from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.links import PAUSE_GAP
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from .model_app import App
@@ -239,8 +240,8 @@ class Shell:
         data = wire.GatewayExecutorRequestData.FromString(payload)
         delivery = Delivery(data.request_id, data.lease_id)
         acks = [each.delivery for each in (*socket.frames, *self.acks)]
-        link = self.core._links.get(socket.peer.link)
-        is_older = delivery in self.core._superseded
+        link = self.core.links.get(socket.peer.link)
+        is_older = self.core.deliveries.was_superseded(delivery)
         is_open = socket is self.live and not socket.refuses
         if is_open and link and not link.paused and not self.core.stopping:
             assert is_older or delivery in acks, "a request is ignored"
@@ -430,7 +431,8 @@ class Shell:
         for link, socket in self.sockets.items():
             if socket.is_retired and self.live is not None and not socket.close:
                 owes = self.core.replies.unacknowledged(link) or socket.unanswered
-                waits = self.core._links[link].pause_at is not None
+                held = self.core.links.get(link)
+                waits = held is not None and held.pause_at is not None
                 assert owes or waits, "a link is kept for nothing"
 
     def check_replies(self) -> None:

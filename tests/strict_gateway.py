@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from inngest_connect_asgi.messages import Delivery
-from inngest_connect_asgi.protocol.core import PAUSE_GAP
+from inngest_connect_asgi.protocol.links import PAUSE_GAP
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import ulid
 

@@ -103,7 +103,7 @@ class Worker(RuleBasedStateMachine):
                 if link in self.sim.queued:
                     self.sim.ready(link, status="3s")
 
-    @precondition(lambda self: self.sim.core.live is None and alive(self))
+    @precondition(lambda self: self.sim.core.links.live is None and alive(self))
     @rule()
     def a_connection_is_made(self) -> None:
         """All of the above at once, or the rest would rarely find a connection."""
@@ -130,11 +130,11 @@ class Worker(RuleBasedStateMachine):
         name = f"r{number}" if app == "app" else f"u{number}"
         self.sim.request(self.link(which), name, app)
 
-    @precondition(lambda self: self.sim.core.live)
+    @precondition(lambda self: self.sim.core.links.live)
     @rule(number=st.integers(0, MAX_REQUESTS))
     def request_is_taken(self, number: int) -> None:
-        assert self.sim.core.live is not None
-        self.sim.request(self.sim.core.live.id, f"r{number}")
+        assert self.sim.core.links.live is not None
+        self.sim.request(self.sim.core.links.live.id, f"r{number}")
         self.write_all()
 
     @precondition(connected)
@@ -234,7 +234,7 @@ class Worker(RuleBasedStateMachine):
     def what_was_offered_is_kept_until_it_is_decided(self) -> None:
         core = self.sim.core
         undecided: set[Delivery] = set()
-        for link in core._links.values():
+        for link in core.links:
             undecided |= set(link.unsent_acks)
         assert self.sim.offered <= undecided
 
@@ -269,7 +269,7 @@ class Worker(RuleBasedStateMachine):
     def never_away_for_long(self) -> None:
         """A worker without a connection is trying, or soon will."""
         sim = self.sim
-        if sim.finished or sim.core.live is not None or sim.core.stopping:
+        if sim.finished or sim.core.links.live is not None or sim.core.stopping:
             return
         due = sim.core.next_tick()
         trying = sim.starts or sim.opening or sim.queued

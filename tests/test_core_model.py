@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from inngest_connect_asgi.protocol import core
+from inngest_connect_asgi.protocol import delivering
 
 from .model_world import CHECKS, OPTIONS, STEPS, Step, World
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(autouse=True)
 def few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replies of 28 bytes: one, or two, and the others have to wait."""
-    monkeypatch.setattr(core, "SEND_WINDOW", 40)
+    monkeypatch.setattr(delivering, "SEND_WINDOW", 40)
 
 
 def _strategies(values: dict[str, tuple[Any, ...]]) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def test_only_answers_count_on_a_link_that_is_being_closed() -> None:
     assert old in sim.closing
     sim.extended(old, "a", "lease-1")
     sim.ack(old, "b")
-    assert not sim.core.live
+    assert not sim.core.links.live
     sim.request(old, "late")
     sim.write(old)
     assert "WORKER_REQUEST_ACK" not in kinds(sim)[-1:]
@@ -387,8 +387,8 @@ def test_the_runtime_keeps_no_reply_that_it_does_not_write() -> None:
     for number in range(5):
         sim.ack(link, f"r{number}")
     assert len(sim.delivered) == 5
-    assert sim.core.live is not None
-    assert sim.core.live.queued == 0
+    assert sim.core.links.live is not None
+    assert sim.core.links.live.queued == 0
 
 
 def test_replies_that_wait_for_room_are_flushed_when_their_link_is_lost() -> None:
@@ -411,7 +411,7 @@ def test_repeated_outcomes_are_counted() -> None:
     sim.do(sim.core.result(Result(lease("r"), DONE, repeated=True), sim.now))
     sim.advance(1)
     assert (sim.state.requests_repeated, sim.state.requests_done) == (1, 1)
-    assert Simulation(state=sim.state).core.repeated == 1
+    assert Simulation(state=sim.state).core.delivering.outcomes["repeated"] == 1
 
 
 # Silence, and what is said instead of the truth

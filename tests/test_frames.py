@@ -68,7 +68,7 @@ def test_whatever_a_gateway_sends_the_next_good_request_runs(
         sim.do(sim.core.received(link, data, sim.now))
         if link in sim.queued and kind != wire.GATEWAY_CLOSING:
             sim.receive(link, kind, data)  # type: ignore[arg-type]
-    if sim.core.live is None:
+    if sim.core.links.live is None:
         # It happened upon a GATEWAY_CLOSING.
         return
     sim.request(link, "good")

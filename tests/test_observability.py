@@ -337,7 +337,8 @@ def test_sentry_gets_what_functions_raise_once(gateway: LocalGateway, how: str) 
 
 def test_nothing_is_imported_for_an_app_that_observes_nothing() -> None:
     code = (
-        "import sys, inngest_connect_asgi.asgi.middleware, inngest_connect_asgi.worker.connect\n"
+        "import sys, inngest_connect_asgi.asgi.middleware\n"
+        "import inngest_connect_asgi.worker.connect\n"
         "print([m for m in sys.modules if m.partition('.')[0] in "
         "('opentelemetry', 'sentry_sdk', 'prometheus_client', 'structlog')])"
     )

@@ -37,6 +37,7 @@ from inngest_connect_asgi.isolation import pipe
 from inngest_connect_asgi.isolation.child import LogForwarder
 from inngest_connect_asgi.messages import Accepted, FromRuntime, Log, Request, State
 from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.taking import Taking
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.router import Delivery
@@ -595,10 +596,10 @@ def test_one_that_dies_as_it_takes_a_request_leaves_it_to_the_server(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    accept = Core._accept
+    acknowledged = Taking.acknowledged
 
-    def die(core: Core, *args: Any) -> None:
-        monkeypatch.setattr(Core, "_accept", accept)
+    def die(taking: Taking, *args: Any) -> None:
+        monkeypatch.setattr(Taking, "acknowledged", acknowledged)
         raise RuntimeError("a bug, between the acknowledgement and its accounting")
 
     async def main() -> None:
@@ -610,7 +611,7 @@ def test_one_that_dies_as_it_takes_a_request_leaves_it_to_the_server(
             return "done"
 
         async with worker(gateway, count, isolation="thread"):
-            monkeypatch.setattr(Core, "_accept", die)
+            monkeypatch.setattr(Taking, "acknowledged", die)
             delivery = gateway.request("app-count")
             await off_loop(delivery.wait_for_ack)
             await until(lambda: "died as it took a request" in caplog.text, 15)

@@ -86,8 +86,8 @@ def test_a_reply_that_waits_is_not_written_behind_the_ack_of_a_newer_delivery() 
     sim.result("job", Outcome(200, b"2"), lease_id="lease-2")
     sim.write(link)
     assert replies(sim) == [b"2"]
-    assert sim.core.live is not None
-    assert sim.core.live.queued == 0
+    assert sim.core.links.live is not None
+    assert sim.core.links.live.queued == 0
 
 
 @pytest.mark.parametrize("is_asked", [True, False])
@@ -112,8 +112,8 @@ def test_a_reply_that_is_superseded_leaves_its_room_to_others(is_asked: bool) ->
     assert not sim.queued[link]
     take(sim, link, SECOND)
     assert [body == big.body for body in replies(sim)] == [True]
-    assert sim.core.live is not None
-    assert sim.core.live.queued == 0
+    assert sim.core.links.live is not None
+    assert sim.core.links.live.queued == 0
 
 
 # After a crash
@@ -191,7 +191,7 @@ def test_a_result_that_was_asked_for_when_the_time_is_up_is_not_counted_twice() 
     sim.connect()
     sim.advance(0.6)
     sim.do(sim.core.result(Result(lease("job", "lease-1"), DONE), sim.now))
-    assert sim.core.done == 1
+    assert sim.core.delivering.outcomes["done"] == 1
     assert not len(sim.core.replies)
 
 
@@ -213,7 +213,7 @@ def test_a_reply_that_was_given_up_is_not_taken_up_again_when_it_comes() -> None
     for name in lost:
         sim.do(sim.core.result(Result(lease(name), big), sim.now))
         assert sim.core.replies.get(Delivery(name, "lease-0")) is None
-    assert sim.core.done == 4
+    assert sim.core.delivering.outcomes["done"] == 4
 
 
 def test_nothing_is_said_after_the_end() -> None:

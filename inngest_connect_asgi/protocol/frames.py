@@ -20,6 +20,7 @@ __all__ = [
     "encode",
     "executor_request",
     "extend_lease",
+    "name",
     "parse",
     "reply",
     "request_ack",
@@ -39,6 +40,14 @@ class Malformed(ValueError):
 
 def encode(kind: wire.Kind.ValueType, payload: bytes = b"") -> bytes:
     return wire.ConnectMessage(kind=kind, payload=payload).SerializeToString()
+
+
+def name(kind: int) -> str:
+    """Of a kind of frame, known or not."""
+    try:
+        return wire.Kind.Name(kind)  # type: ignore[arg-type]
+    except ValueError:
+        return f"message of kind {kind}"
 
 
 def parse(message: type[M], data: bytes) -> M:

@@ -43,7 +43,7 @@ from ..messages import (
     Wanted,
     Withdrawn,
 )
-from ..protocol.core import SETTLED_REMEMBERED
+from ..protocol.deliveries import SETTLED_REMEMBERED
 from . import whereabouts
 from .attempts import Attempt, Attempts
 from .config import Settings

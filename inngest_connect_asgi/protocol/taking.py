@@ -1,0 +1,198 @@
+"""Requests: taken, acknowledged, kept by their leases, given back."""
+
+from __future__ import annotations
+
+import logging
+
+from ..errors import quoted
+from ..messages import (
+    Accepted,
+    Delivery,
+    Extended,
+    Lease,
+    Request,
+    Withdrawn,
+)
+from . import frames
+from .actions import Send, Tell
+from .deliveries import Deliveries
+from .delivering import Delivering
+from .leases import Leases
+from .link import Link
+from .links import Links
+from .telling import Telling
+from .wire import connect_pb2 as wire
+
+__all__ = ["Taking"]
+
+
+class Taking:
+    """Every request from its frame to the end of its lease.
+
+    Args:
+        apps: The names of those that are connected.
+    """
+
+    def __init__(
+        self,
+        apps: set[str],
+        telling: Telling,
+        links: Links,
+        deliveries: Deliveries,
+        delivering: Delivering,
+    ) -> None:
+        self._apps = apps
+        self._telling = telling
+        self._links = links
+        self._deliveries = deliveries
+        self._delivering = delivering
+
+    @property
+    def leases(self) -> Leases:
+        return self._deliveries.leases
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is held, or about to be."""
+        return bool(len(self.leases)) or any(link.unsent_acks for link in self._links)
+
+    def request(self, link: Link, request: Request, now: float) -> None:
+        """Acknowledge a request that came on the live link."""
+        lease = request.lease
+        delivery = lease.delivery
+        if request.app_name not in self._apps:
+            # Not acknowledged, as the specification wants it: the server will
+            # find a worker that has this app.
+            name = quoted(request.app_name)
+            text = f"Ignored a request for the unknown app {name}"
+            self._telling.warn(f"app {name}", text, now)
+            return
+        if link is not self._links.live or link.paused:
+            # The gateway takes back what it sent before it saw WORKER_PAUSE, or said
+            # that it is closing.
+            return
+        if self._deliveries.was_superseded(delivery):
+            return
+        if not self._is_known(delivery):
+            self._telling.do(Tell(request))
+        link.unsent_acks[delivery] = lease
+        self._telling.do(Send(link.id, frames.request_ack(lease), delivery))
+
+    def _is_known(self, delivery: Delivery) -> bool:
+        """Whether the app has this request, or has had it lately."""
+        return self._deliveries.is_ours(delivery) or any(
+            delivery in link.unsent_acks for link in self._links
+        )
+
+    def acknowledged(self, link: Link, delivery: Delivery, now: float) -> None:
+        """An acknowledgement is on the wire, and so the request is ours."""
+        lease = link.unsent_acks.pop(delivery, None)
+        if lease is None:
+            return
+        link.acked_at = now
+        if (
+            self._deliveries.is_settled(delivery)
+            or delivery in self._delivering.replies
+        ):
+            return
+        if delivery not in self.leases:
+            self.take_up(lease, now)
+            self._telling.do(Tell(Accepted(delivery)))
+        elif not self.leases.is_extended(delivery):
+            # The id of one that is extended may be newer than what comes again.
+            self.leases.hold(lease, now)
+            self._telling.do(Tell(Extended(delivery, lease.lease_id)))
+        self._telling.touch(now)
+
+    def take_up(self, lease: Lease, now: float, *, extend_now: bool = False) -> None:
+        """Hold a lease, in the place of any other of the same request id."""
+        older = self.leases.of(lease.request_id)
+        if older is not None and older != lease.delivery:
+            self.leases.release(older)
+            self._deliveries.supersede(older)
+        self._delivering.drop_older(lease, now)
+        self.leases.hold(lease, now, extend_now=extend_now)
+
+    def withdraw(self, link: Link) -> None:
+        """Forget the requests that could not be acknowledged over a link."""
+        unsent, link.unsent_acks = link.unsent_acks, {}
+        for delivery in unsent:
+            if not self._is_known(delivery):
+                self._telling.do(Tell(Withdrawn(delivery)))
+
+    def give_up_offered(self, lease: Lease, now: float) -> None:
+        """Another runtime was about to acknowledge it."""
+        self._telling.do(Tell(Withdrawn(lease.delivery)))
+        text = (
+            "The runtime died as it took a request; if the server has the "
+            "acknowledgement, it will run it again when the lease is over"
+        )
+        self._telling.log_of(lease, logging.WARNING, text, now)
+
+    def give_up_all(self, now: float) -> None:
+        for held in list(self.leases):
+            text = "Shut down before a run finished; the server will run it elsewhere"
+            self._telling.log_of(held.lease, logging.ERROR, text, now)
+            self.leases.release(held.lease.delivery)
+
+    # Leases.
+
+    def extend(self, link: Link, now: float) -> None:
+        """Extend what is due over the live link: no other is sure to answer."""
+        for lease in self.leases.due(now):
+            # Without an id the gateway would close the connection.
+            if lease.lease_id and not self._is_in_doubt(lease, link):
+                link.extension_sent(lease)
+                self._telling.do(Send(link.id, frames.extend_lease(lease)))
+
+    def _is_in_doubt(self, lease: Lease, link: Link) -> bool:
+        """Whether another link is about to say which id the lease has by now."""
+        return any(
+            lease in other.extensions.get(lease.request_id, ())
+            for other in self._links
+            if other is not link
+        )
+
+    def is_awaited(self, link: Link) -> bool:
+        """Whether a link is still to say what became of a lease."""
+        return any(
+            sent[-1].delivery in self.leases for sent in link.extensions.values()
+        )
+
+    def extended(self, link: Link, payload: bytes, now: float) -> None:
+        """The server has extended a lease, or refused to.
+
+        Raises:
+            Malformed: It does not say which.
+        """
+        answer = frames.parse(wire.WorkerRequestExtendLeaseAckData, payload)
+        asked = link.extension_answered(answer.request_id)
+        if asked is None:
+            # Nobody asked; then it is about what is held.
+            asked = self.leases.newest(answer.request_id)
+        if asked is None:
+            return
+        delivery = asked.delivery
+        if answer.new_lease_id:
+            if self.leases.renew(delivery, answer.new_lease_id, now):
+                self._telling.do(Tell(Extended(delivery, answer.new_lease_id)))
+            return
+        held = self.leases.get(delivery)
+        if held is None or held.lease_id != asked.lease_id:
+            # It refused an id that another answer has replaced.
+            return
+        lease = self.leases.lose(delivery)
+        if lease is None:
+            return
+        text = (
+            "The server took back the lease of a running request; "
+            "another worker may run it too"
+        )
+        self._telling.log_of(lease, logging.WARNING, text, now)
+        self._telling.touch(now)
+
+    def link_gone(self, link: Link, now: float) -> None:
+        self.withdraw(link)
+        for sent in link.extensions.values():
+            # Whether the lease is extended, this link will not say any more.
+            self.leases.hurry(sent[-1].delivery, now)

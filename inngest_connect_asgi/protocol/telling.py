@@ -1,0 +1,100 @@
+"""What the core says: actions, log records, and when to tell its state."""
+
+from __future__ import annotations
+
+import logging
+
+from ..errors import quoted
+from ..messages import STATE_EVERY, Lease, Log
+from . import frames
+from .actions import Action, Send, Tell
+from .link import Link
+from .wire import connect_pb2 as wire
+
+__all__ = ["Telling"]
+
+STATE_INTERVAL = 0.25
+"""Seconds with one state message at most, unless the connection changed."""
+
+WARNINGS_REMEMBERED = 256
+
+
+class Telling:
+    """Collects the actions of one event, in order.
+
+    Args:
+        epoch: Unix time at which ``now`` is zero.
+    """
+
+    def __init__(self, epoch: float) -> None:
+        self.epoch = epoch
+        self.state_at: float | None = None
+        """When to tell the state next."""
+        self._actions: list[Action] = []
+        self._warned: set[str] = set()
+
+    def do(self, action: Action) -> None:
+        self._actions.append(action)
+
+    def take(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
+
+    def send(self, link: Link, kind: wire.Kind.ValueType) -> None:
+        self.do(Send(link.id, frames.encode(kind)))
+
+    def log(self, level: int, message: str, now: float, **extra: object) -> None:
+        self.do(Tell(Log(level, message, extra, at=self.epoch + now)))
+
+    def log_of(
+        self, lease: Lease, level: int, message: str, now: float, **extra: object
+    ) -> None:
+        """Log what became of a request, with what to look for on Inngest's side."""
+        self.log(
+            level,
+            # Quoted, as it is from the network.
+            f"{message} ({quoted(lease.function_slug)}, run {quoted(lease.run_id)})",
+            now,
+            request_id=lease.request_id,
+            run_id=lease.run_id,
+            function_id=lease.function_slug,
+            **extra,
+        )
+
+    def warn(self, key: str, message: str, now: float) -> None:
+        """Log once in the life of a connection what the network can repeat."""
+        if self._is_new(key):
+            self.log(logging.WARNING, message, now)
+        self.touch(now)
+
+    def error(self, message: str, error: str, now: float) -> None:
+        """Log an error once, for as long as it stays the same."""
+        if self._is_new(error):
+            self.log(logging.ERROR, f"{message}: {error}", now)
+
+    def _is_new(self, key: str) -> bool:
+        if key in self._warned or len(self._warned) >= WARNINGS_REMEMBERED:
+            return False
+        self._warned.add(key)
+        return True
+
+    def begin_anew(self) -> None:
+        """There is a new connection: what was logged once may be logged again."""
+        self._warned.clear()
+
+    # The state
+
+    def touch(self, now: float, *, at_once: bool = False) -> None:
+        """The state has changed: tell the app soon, or at once."""
+        if at_once:
+            self.state_at = now
+        elif self.state_at is None or self.state_at > now + STATE_INTERVAL:
+            self.state_at = now + STATE_INTERVAL
+
+    def told_state(self, now: float, *, last: bool) -> None:
+        """However little happens, it is told again: the silent are taken for hung."""
+        self.state_at = None if last else now + STATE_EVERY
+
+    def wall(self, time: float | None) -> float | None:
+        """As Unix time."""
+        return None if time is None else self.epoch + time
