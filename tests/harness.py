@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import inngest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inngest_connect_asgi import InngestConnectMiddleware
-from inngest_connect_asgi.asgi.lifespan import ASGIApp, Receive, Scope, Send
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.log import Seen
 

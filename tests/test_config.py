@@ -11,9 +11,9 @@ from typing import Any
 import inngest
 import pytest
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from inngest_connect_asgi import ConfigurationError, InngestConnectMiddleware
-from inngest_connect_asgi.asgi.lifespan import ASGIApp
 
 from .harness import StartupFailed, bare_app, lifespan, make_function, run
 

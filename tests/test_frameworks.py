@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from inngest_connect_asgi import (
     ConfigurationError,
@@ -28,7 +29,6 @@ from inngest_connect_asgi import (
     connect_worker,
 )
 from inngest_connect_asgi.asgi import middleware
-from inngest_connect_asgi.asgi.lifespan import Receive, Scope, Send
 from inngest_connect_asgi.isolation import supervisor
 from inngest_connect_asgi.messages import Start
 from inngest_connect_asgi.runtime.shell import Runtime

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inngest_connect_asgi.asgi.lifespan import ASGIApp, Lifespan, Receive, Scope, Send
+from inngest_connect_asgi.asgi.lifespan import Lifespan
 from inngest_connect_asgi.errors import StartupError, describe
 
 STARTUP = {"type": "lifespan.startup"}

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, ParamSpec
 
 import inngest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import logs
 from ..errors import StartupError, describe
@@ -29,7 +30,7 @@ from ..worker.config import (
 )
 from ..worker.service import Worker
 from . import routes
-from .lifespan import ASGIApp, Lifespan, Receive, Scope, Send
+from .lifespan import Lifespan
 
 __all__ = ["InngestConnectMiddleware"]
 

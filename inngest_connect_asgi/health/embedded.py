@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
-
-from ..asgi.lifespan import ASGIApp, Receive, Scope, Send
 
 __all__ = ["Address", "EmbeddedServer", "listen", "listen_on"]
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from ..asgi.lifespan import ASGIApp
+from starlette.types import ASGIApp
+
 from ..health.embedded import listen
 from ..protocol.wire import connect_pb2
 from .api import API

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from ..asgi.lifespan import ASGIApp, Message
+from starlette.types import ASGIApp, Message
 
 __all__ = ["lifespan"]
 
