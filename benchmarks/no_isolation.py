@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+from inngest_connect_asgi.configuration import DEFAULT_REPLY_BUFFER_SIZE
 from inngest_connect_asgi.messages import (
-    DEFAULT_REPLY_BUFFER_SIZE,
     Accepted,
     Delivery,
     FromRuntime,

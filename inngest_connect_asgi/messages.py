@@ -32,6 +32,8 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .configuration import Configuration
+
 __all__ = [
     "API_REJECTED",
     "API_UNREACHABLE",
@@ -48,8 +50,6 @@ __all__ = [
     "STATE_EVERY",
     "VERSION",
     "Accepted",
-    "App",
-    "Configuration",
     "Delivered",
     "Delivery",
     "Drain",
@@ -62,7 +62,6 @@ __all__ = [
     "Outcome",
     "Ping",
     "Pong",
-    "Probe",
     "Request",
     "Result",
     "Stalled",
@@ -109,66 +108,6 @@ RECONNECT_REASONS = (
     RUNTIME_CRASHED,
 )
 FAILURE_REASONS = (CLOSING, HANDSHAKE_FAILED, API_UNREACHABLE, API_REJECTED)
-
-DEFAULT_REPLY_BUFFER_SIZE = 256 * 1024 * 1024
-"""Bytes."""
-
-DEFAULT_OUTCOME_BUFFER_SIZE = 32 * 1024 * 1024
-"""Bytes."""
-
-
-@dataclass(frozen=True)
-class App:
-    """An Inngest app and its functions, as the gateway registers them."""
-
-    name: str
-    version: str | None
-    functions: bytes
-    """JSON array of function configurations."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Where and how to serve the health endpoints beside the app."""
-
-    host: str
-    """An empty one stands for every IPv4 address of the machine."""
-    port: int
-    path: str
-    details: bool
-    wedge_timeout: float | None
-    metrics: bool = False
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """Everything the runtime needs to know. Durations are in seconds."""
-
-    apps: tuple[App, ...]
-    api_origin: str = field(repr=False)
-    """There may be a password in it."""
-    instance_id: str
-    sdk_version: str
-    cpu_cores: int = 1
-    memory: int = 0
-    """Bytes."""
-    os: str = ""
-    environment: str | None = None
-    signing_key: str | None = field(default=None, repr=False)
-    """Hashed; the raw key stays in the app. ``None`` with a dev server."""
-    signing_key_fallback: str | None = field(default=None, repr=False)
-    gateway_url: str | None = field(default=None, repr=False)
-    max_worker_concurrency: int | None = None
-    stall_timeout: float | None = None
-    """Take no requests while the app's event loop has not answered for so long."""
-    probe: Probe | None = None
-    isolation: str = "thread"
-    """For the report only: the runtime does not care where it lives."""
-    reconnect_cap: float = 27.0
-    """The longest pause between two attempts. Leaves 3 seconds to connect within half
-    a minute of the end of an outage."""
-    reply_buffer_size: int = DEFAULT_REPLY_BUFFER_SIZE
-    """Bytes of undelivered replies to keep before giving up the oldest."""
 
 
 class Delivery(NamedTuple):

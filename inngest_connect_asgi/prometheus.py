@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from .configuration import Configuration
 from .integrations import observers as integrations
 from .integrations.measures import BUCKETS, MEASURES, OUTCOMES, Feed, Measure, functions
 from .libraries import Library
-from .messages import Configuration
 
 __all__ = ["ConnectMetrics", "register", "scrape"]
 

@@ -36,9 +36,10 @@ from typing import Any
 import inngest
 
 from inngest_connect_asgi import InngestConnectMiddleware
+from inngest_connect_asgi.configuration import Configuration
 from inngest_connect_asgi.context import CURRENT
 from inngest_connect_asgi.isolation import supervisor
-from inngest_connect_asgi.messages import Configuration, Lease, Request, Result
+from inngest_connect_asgi.messages import Lease, Request, Result
 from inngest_connect_asgi.protocol.actions import Action
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.link import Link

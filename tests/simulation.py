@@ -6,10 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from inngest_connect_asgi.configuration import App, Configuration
 from inngest_connect_asgi.messages import (
     Accepted,
-    App,
-    Configuration,
     Delivered,
     Delivery,
     Extended,

@@ -17,12 +17,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from inngest_connect_asgi import prometheus
+from inngest_connect_asgi.configuration import App
 from inngest_connect_asgi.context import CURRENT, Run, RunContextFilter, run_context
 from inngest_connect_asgi.integrations import observers as integrations
 from inngest_connect_asgi.integrations.measures import Feed, Measure
 from inngest_connect_asgi.integrations.surroundings import Layer, Surroundings, nested
 from inngest_connect_asgi.libraries import Library
-from inngest_connect_asgi.messages import Accepted, App, Outcome, Request, Result, State
+from inngest_connect_asgi.messages import Accepted, Outcome, Request, Result, State
 from inngest_connect_asgi.testing import LocalGateway
 
 from . import harness

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from inngest_connect_asgi.configuration import Configuration
 from inngest_connect_asgi.isolation.supervisor import MAX_CRASHES, STABLE, Supervisor
 from inngest_connect_asgi.messages import (
     Accepted,
-    Configuration,
     FromApp,
     FromRuntime,
     Log,

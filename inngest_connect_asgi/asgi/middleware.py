@@ -13,10 +13,10 @@ import inngest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import logs
+from ..configuration import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SIZE
 from ..errors import StartupError, describe
 from ..health import endpoints
 from ..health.report import Health
-from ..messages import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SIZE
 from ..worker.config import (
     DEFAULT_HEALTH_PATH,
     DEFAULT_SHUTDOWN_TIMEOUT,

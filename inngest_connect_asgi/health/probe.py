@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..configuration import Configuration, Probe
 from ..ends import spawn, start_thread
 from ..errors import describe
 from ..libraries import version
-from ..messages import Configuration, Probe, State
+from ..messages import State
 from .endpoints import health_app
 from .report import Health, facts
 

@@ -15,8 +15,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from .. import logs
+from ..configuration import Configuration
 from ..libraries import version
-from ..messages import SILENCE, Configuration, State
+from ..messages import SILENCE, State
 
 __all__ = ["Event", "Health", "Sample", "Verdict", "facts"]
 

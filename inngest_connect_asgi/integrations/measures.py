@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from ..configuration import Configuration
 from ..messages import (
     CONNECTIONS,
     FAILURE_REASONS,
     RECONNECT_REASONS,
     Accepted,
-    Configuration,
     Delivery,
     Outcome,
     Result,

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ..configuration import Configuration
 from ..libraries import Library, is_the_callers
-from ..messages import Configuration, Log
+from ..messages import Log
 from .surroundings import Layer, Surroundings, nested
 
 __all__ = [

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+from ..configuration import Configuration
 from ..errors import quoted
 from ..messages import (
     API_REJECTED,
@@ -14,7 +15,6 @@ from ..messages import (
     CLOSING,
     CONNECTION_LOST,
     HANDSHAKE_FAILED,
-    Configuration,
     State,
 )
 from . import frames

@@ -29,11 +29,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 
+from ..configuration import Configuration
 from ..messages import (
     APP_STALLED,
     HEARTBEAT_TIMEOUT,
     RUNTIME_CRASHED,
-    Configuration,
     Delivered,
     Delivery,
     Lease,

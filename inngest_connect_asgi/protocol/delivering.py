@@ -6,7 +6,8 @@ import logging
 import random
 from collections import Counter
 
-from ..messages import Configuration, Delivered, Delivery, Lease, Result, Wanted
+from ..configuration import Configuration
+from ..messages import Delivered, Delivery, Lease, Result, Wanted
 from . import frames
 from .actions import Flush, SendReply, Tell
 from .backoff import Backoff

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from ..messages import Configuration, Delivery, Lease, Outcome, Request
+from ..configuration import Configuration
+from ..messages import Delivery, Lease, Outcome, Request
 from .wire import connect_pb2 as wire
 
 __all__ = [

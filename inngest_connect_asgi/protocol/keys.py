@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..messages import Configuration
+from ..configuration import Configuration
 
 __all__ = ["Keys"]
 

@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from .. import ends
-from ..messages import (
-    Configuration,
-    Drain,
-    FromApp,
-    FromRuntime,
-    Log,
-    Pong,
-    Probe,
-    Result,
-    Start,
-)
+from ..configuration import Configuration, Probe
+from ..messages import Drain, FromApp, FromRuntime, Log, Pong, Result, Start
 from ..network.access import Network, split_credentials
 from ..protocol import frames
 from ..protocol.actions import (

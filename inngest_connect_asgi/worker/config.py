@@ -15,8 +15,8 @@ from typing import Any, Literal
 import inngest
 
 from .. import libraries
+from ..configuration import Configuration, Probe
 from ..errors import ConfigurationError, scrubbed
-from ..messages import Configuration, Probe
 from ..network import access as network
 from ..protocol.urls import gateway_scheme
 from . import sdk

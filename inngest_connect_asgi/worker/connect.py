@@ -7,8 +7,8 @@ from typing import Any
 
 import inngest
 
+from ..configuration import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SIZE
 from ..health.report import Health
-from ..messages import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SIZE
 from .config import (
     DEFAULT_HEALTH_PATH,
     DEFAULT_SHUTDOWN_TIMEOUT,

@@ -26,11 +26,12 @@ from typing import Any
 import inngest
 
 from .. import logs
+from ..configuration import App
 from ..context import CURRENT, Run
 from ..errors import ConfigurationError, describe
 from ..integrations.surroundings import Surroundings
 from ..libraries import version
-from ..messages import App, Delivery, Lease, Outcome, Request
+from ..messages import Delivery, Lease, Outcome, Request
 from .attempts import Attempt, identify
 
 _import_error: ImportError | None = None
