@@ -10,6 +10,8 @@ import base64
 import hashlib
 import html
 import math
+import pkgutil
+import string
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 
@@ -33,86 +35,16 @@ LOWEST, DECADES = 1e-4, 6
 
 PLOT_HEIGHT = 108
 
-STYLE = """
-:root { color-scheme: light dark; --page: #f4f5f7; --card: #fff; --ink: #1b1f24;
-  --soft: #59636e; --line: #d8dde3; --ready: #1a7f37; --unready: #9a5b00;
-  --dead: #c61c28; --round-trip: #0969da; --runtime: #7b3fd1; --app: #b04600; }
-@media (prefers-color-scheme: dark) { :root { --page: #101318; --card: #191d24;
-  --ink: #e2e6eb; --soft: #98a2ad; --line: #313843; --ready: #4cc566;
-  --unready: #e0a530; --dead: #ff6b64; --round-trip: #5eacff; --runtime: #bd93ff;
-  --app: #f59350; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 72rem; background: var(--page);
-  color: var(--ink); font: 15px/1.45 system-ui, sans-serif;
-  overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-header, section { background: var(--card); border: 1px solid var(--line);
-  border-radius: 8px; padding: 1rem 1.25rem; margin-bottom: 1rem; }
-header { display: flex; gap: 1.25rem; align-items: center; border-left-width: 8px; }
-header svg { flex: none; width: 4rem; height: 4rem; }
-header svg * { fill: none; stroke: currentColor; stroke-width: 2;
-  stroke-linecap: round; stroke-linejoin: round; }
-h1 { margin: 0; font-size: 2.75rem; line-height: 1.1; }
-h2 { margin: 0 0 .5rem; font-size: 1rem; }
-p { margin: .25rem 0 0; }
-.ready { border-left-color: var(--ready); }
-.ready h1, .ready svg { color: var(--ready); }
-.unready { border-left-color: var(--unready); }
-.unready h1, .unready svg { color: var(--unready); }
-.dead { border-left-color: var(--dead); }
-.dead h1, .dead svg { color: var(--dead); }
-.reason { font-size: 1.15rem; }
-.soft, dt, th, footer, figcaption { color: var(--soft); }
-.facts { display: grid; gap: 1rem; margin-bottom: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr)); }
-.facts section { margin: 0; }
-.wide { grid-column: 1 / -1; }
-dl { margin: 0; display: grid; grid-template-columns: max-content 1fr;
-  gap: .15rem 1rem; }
-dd { margin: 0; text-align: right; }
-.wide dd { text-align: left; }
-.bad { color: var(--dead); font-weight: 600; }
-.bad::before { content: "! "; }
-code { font: .9em ui-monospace, monospace; user-select: all; }
-time { white-space: nowrap; }
-figure { margin: 0 0 .75rem; }
-figcaption b { color: var(--ink); }
-.plot { display: block; margin-left: 3.25rem; width: calc(100% - 3.25rem);
-  overflow: visible; fill: var(--soft); font-size: 11px; }
-.plot .grid { stroke: var(--line); }
-.plot .event { stroke: var(--ink); stroke-dasharray: 2 3; }
-.plot path { vector-effect: non-scaling-stroke; stroke-width: 1.75; fill: none;
-  stroke: currentColor; stroke-linecap: round; stroke-linejoin: round; }
-.plot .area { fill: currentColor; fill-opacity: .18; stroke: none; }
-.round-trip { color: var(--round-trip); }
-.runtime { color: var(--runtime); }
-.app { color: var(--app); }
-table { width: 100%; border-collapse: collapse; }
-th { font-weight: 400; text-align: left; }
-th, td { padding: .3rem .75rem .3rem 0; vertical-align: top; }
-tr + tr td, tbody td { border-top: 1px solid var(--line); }
-.age { text-align: right; padding-right: 0; white-space: nowrap; }
-ol { margin: 0; padding: 0; list-style: none; }
-li { display: grid; grid-template-columns: 12.5rem 8.5rem 1fr; gap: 0 1rem;
-  padding: .3rem 0; border-top: 1px solid var(--line); }
-footer { font-size: .85rem; }
-footer dl { margin-bottom: .5rem; }
-footer dd { text-align: left; }
-@media (max-width: 40rem) {
-  body { padding: .5rem; }
-  header, section { padding: .75rem 1rem; margin-bottom: .5rem; }
-  header { gap: .75rem; border-left-width: 6px; }
-  header svg { width: 2.75rem; height: 2.75rem; align-self: start; }
-  h1 { font-size: 2.25rem; }
-  .facts { gap: .5rem; margin-bottom: .5rem; }
-  li { grid-template-columns: auto 1fr; }
-  li span:last-child { grid-column: 1 / -1; }
-  thead { display: none; }
-  tr { display: grid; grid-template-columns: 1fr auto; padding: .3rem 0;
-    border-top: 1px solid var(--line); }
-  tbody td { border: 0 !important; padding: 0; }
-  td:nth-child(2) { grid-row: 2; grid-column: 1 / -1; }
-}
-"""
+
+def _part(name: str) -> str:
+    # Not by its path: the package may be in a zip file.
+    data = pkgutil.get_data(__name__, name)
+    assert data is not None
+    return data.decode()
+
+
+STYLE = _part("page.css")
+DOCUMENT = string.Template(_part("page.html"))
 
 _HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
@@ -160,25 +92,15 @@ def render(health: Health, *, now: float | None = None) -> str:
             _events(list(health.events), now),
         ]
     instance = _plain(health.facts.get("instance_id", ""))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="refresh" content="{REFRESH}">
-<title>{word} · Inngest Connect {instance}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{"".join(parts)}
-<footer>
-{_list((name, _text(value)) for name, value in health.facts.items())}
-<p>Made at {_time(now)}; made anew every {REFRESH} s. All times are in UTC.</p>
-</footer>
-</body>
-</html>
-"""
+    footer = _list((name, _text(value)) for name, value in health.facts.items())
+    return DOCUMENT.substitute(
+        refresh=REFRESH,
+        title=f"{word} · Inngest Connect {instance}",
+        style=STYLE,
+        body="".join(parts),
+        facts=footer,
+        made_at=_time(now),
+    )
 
 
 def _verdict(health: Health) -> tuple[str, list[str]]:
