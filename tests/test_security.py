@@ -32,8 +32,7 @@ from inngest_connect_asgi.messages import (
 from inngest_connect_asgi.protocol import link
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
-from inngest_connect_asgi.runtime import gateway_socket
-from inngest_connect_asgi.runtime import shell as runtime
+from inngest_connect_asgi.runtime import api, gateway_socket
 from inngest_connect_asgi.runtime.gateway_socket import MAX_MESSAGE_SIZE
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
@@ -250,7 +249,7 @@ def test_answers_are_asked_for_as_they_are() -> None:
 def test_the_flush_api_can_not_keep_a_reply(
     flush: Behaviour, error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "HTTP_TIMEOUT", 0.5)
+    monkeypatch.setattr(api, "HTTP_TIMEOUT", 0.5)
 
     async def main() -> None:
         def serve(connection: socket.socket, head: bytes) -> None:

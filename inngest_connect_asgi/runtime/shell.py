@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from .. import ends
 from ..configuration import Configuration, Probe
 from ..messages import Drain, FromApp, FromRuntime, Log, Pong, Result, Start
-from ..network.access import Network, split_credentials
+from ..network.access import Network
 from ..protocol import frames
 from ..protocol.actions import (
     Abort,
@@ -28,6 +25,7 @@ from ..protocol.actions import (
     Tell,
 )
 from ..protocol.core import Core
+from .api import Answer, Api
 from .gateway_socket import GatewaySocket
 
 if TYPE_CHECKING:
@@ -35,17 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Runtime"]
 
-HTTP_TIMEOUT = 10.0
-"""Seconds for a start or a flush call (SDK_SPEC 8.5.1)."""
-
-SLOWEST_UPLOAD = 128 * 1024
-"""Bytes a second. A flush gets longer for what it takes to send at this pace."""
-
 PUNCTUAL = 0.001
 """Seconds by which a timer may be late without a word."""
-
-MAX_ANSWER_SIZE = 1024 * 1024
-"""Bytes of an API answer to read at most; a real one has a few hundred."""
 
 Defer = Callable[[Callable[[], None]], bool]
 
@@ -78,7 +67,6 @@ class Runtime:
         self._acks: list[Send] = []
         """Those of this turn. The app is to have a request before the server knows."""
         self._starts: dict[int, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._crashed: BaseException | None = None
         self._ended: asyncio.Future[None] | None = None
         self._early: list[FromApp] | None = []
@@ -99,20 +87,7 @@ class Runtime:
         self._network = Network()
         self._core = Core(configuration, via=self._network.via)
         self._ended = self._loop.create_future()
-        self._origin, authorization = split_credentials(
-            configuration.api_origin.rstrip("/")
-        )
-        self._headers = {
-            "content-type": "application/protobuf",
-            # A few hundred bytes; and none that grow when they are unpacked.
-            "accept-encoding": "identity",
-        }
-        if configuration.environment is not None:
-            self._headers["x-inngest-env"] = configuration.environment
-        if authorization is not None:
-            # Of a dev server behind a password; a signing key goes before it.
-            self._headers["authorization"] = authorization
-        async with self._network.http_client(self._origin, HTTP_TIMEOUT) as self._http:
+        async with Api(configuration, self._network, self.crash) as self._api:
             try:
                 if configuration.probe is not None:
                     self._start_probe(configuration, configuration.probe)
@@ -295,11 +270,8 @@ class Runtime:
     async def _clean_up(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        tasks: list[asyncio.Future[None]] = list(self._tasks)
-        for task in self._tasks:
-            task.cancel()
-        tasks += [socket.abort() for socket in self._sockets.values()]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        aborted = [socket.abort() for socket in self._sockets.values()]
+        await asyncio.gather(*aborted, return_exceptions=True)
         if self._probe is not None:
             await self._probe.stop()
 
@@ -315,91 +287,29 @@ class Runtime:
     # HTTP.
 
     def _call_start(self, call: StartLink) -> None:
-        answers: list[tuple[int, bytes]] = []
-
-        async def post() -> None:
-            answers.append(
-                await self._post("/v0/connect/start", call.body, call.signing_key)
-            )
-
-        def ended(error: BaseException | None) -> None:
+        def ended(answer: Answer) -> None:
             if self._starts.get(call.link) is task:
                 del self._starts[call.link]
-            if answers:
-                self._step(self._core.start_answered, call.link, *answers[0])
+            if answer.error is None:
+                event = self._core.start_answered
+                self._step(event, call.link, answer.status, answer.body)
             else:
-                reason = self._unreachable("start", error)
-                self._step(self._core.lost, call.link, reason)
+                self._step(self._core.lost, call.link, answer.error)
             self._end_turn()
 
-        task = self._starts[call.link] = self._spawn(post(), ended)
-
-    def _call_flush(self, call: Flush) -> None:
-        answers: list[tuple[int, bytes]] = []
-
-        async def post() -> None:
-            # Not kept beyond the call: the app does that.
-            body = frames.reply(call.result.lease, call.result.outcome)
-            answers.append(
-                await self._post("/v0/connect/flush", body, call.signing_key)
-            )
-
-        def ended(error: BaseException | None) -> None:
-            (status, body), reason = (0, b""), None
-            if answers:
-                status, body = answers[0]
-            else:
-                reason = self._unreachable("flush", error)
-            event = self._core.flush_answered
-            self._step(event, call.delivery, status, body, error=reason)
-            self._end_turn()
-
-        self._spawn(post(), ended)
-
-    def _spawn(
-        self, coroutine: Coroutine[Any, Any, None], ended: ends.Ended
-    ) -> asyncio.Task[None]:
-        def forget(error: BaseException | None) -> None:
-            self._tasks.discard(task)
-            try:
-                ended(error)
-            except BaseException as unforeseen:
-                self.crash(unforeseen)
-
-        task = ends.spawn(coroutine, forget)
-        self._tasks.add(task)
-        return task
-
-    def _unreachable(self, api: str, error: BaseException | None) -> str:
-        via = self._network.via(self._origin)
-        what = "it ended without a word"
-        if error is not None:
-            what = self._network.explain(error)
-        return f"the {api} API could not be reached{via}: {what}"
-
-    async def _post(
-        self, path: str, body: bytes, signing_key: str | None
-    ) -> tuple[int, bytes]:
-        headers = self._headers
-        if signing_key is not None:
-            headers = {**headers, "authorization": f"Bearer {signing_key}"}
-        timeout = HTTP_TIMEOUT + len(body) / SLOWEST_UPLOAD
-        # httpx has a timeout for each read, which an answer in drops never exceeds.
-        return await asyncio.wait_for(
-            self._exchange(self._origin + path, body, headers), timeout
+        task = self._starts[call.link] = self._api.call(
+            "start", lambda: call.body, call.signing_key, ended
         )
 
-    async def _exchange(
-        self, url: str, body: bytes, headers: dict[str, str]
-    ) -> tuple[int, bytes]:
-        answer = b""
-        request = self._http.stream("POST", url, content=body, headers=headers)
-        async with request as response:
-            encoding = response.headers.get("content-encoding", "identity")
-            if encoding.lower() != "identity":
-                raise httpx.DecodingError("the answer is compressed")
-            async for chunk in response.aiter_raw():
-                answer += chunk
-                if len(answer) > MAX_ANSWER_SIZE:
-                    raise httpx.DecodingError("the answer is too long")
-        return response.status_code, answer
+    def _call_flush(self, call: Flush) -> None:
+        def body() -> bytes:
+            # Not kept beyond the call: the app does that.
+            return frames.reply(call.result.lease, call.result.outcome)
+
+        def ended(answer: Answer) -> None:
+            event = self._core.flush_answered
+            status, error = answer.status, answer.error
+            self._step(event, call.delivery, status, answer.body, error=error)
+            self._end_turn()
+
+        self._api.call("flush", body, call.signing_key, ended)
