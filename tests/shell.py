@@ -1,7 +1,7 @@
 """The runtime's shell and the app around a core, without I/O, against a strict gateway.
 
-As ``runtime/shell.py`` and ``gateway_socket.py`` do it, with every freedom that the system
-leaves them; and it looks on as the core says and does what it must not.
+As ``runtime/shell.py`` and ``gateway_socket.py`` do it, with every freedom that the
+system leaves them; and it looks on as the core says and does what it must not.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from inngest_connect_asgi.commands import doctor
 from inngest_connect_asgi.network.access import Network
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.worker import sdk
+from inngest_connect_asgi.worker.client import Client
 
 from .hostile import tunnel
 from .ways import Authority, clean
@@ -254,7 +254,7 @@ def test_doctor_takes_no_gateway_that_a_worker_would_not(
 ) -> None:
     with LocalGateway() as gateway:
         monkeypatch.setenv("INNGEST_DEV", gateway.origin)
-        read = sdk.Client.of(inngest.Inngest(app_id="app", logger=None))
+        read = Client.of(inngest.Inngest(app_id="app", logger=None))
         url = f"ws://127.0.0.1:{gateway.gateway_port}"
         ways = Network({})
         start = wire.StartResponse(gateway_endpoint=url)

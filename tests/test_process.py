@@ -41,7 +41,7 @@ from inngest_connect_asgi.protocol.taking import Taking
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.router import Delivery
-from inngest_connect_asgi.worker.sdk import MAX_BODY_SIZE
+from inngest_connect_asgi.worker.outcomes import MAX_BODY_SIZE
 from inngest_connect_asgi.worker.service import Worker
 
 from .harness import (

@@ -20,6 +20,8 @@ from inngest._internal import transforms
 from inngest_connect_asgi.errors import ConfigurationError
 from inngest_connect_asgi.messages import Delivery, Lease, Outcome, Request
 from inngest_connect_asgi.worker import sdk
+from inngest_connect_asgi.worker.client import hash_signing_key
+from inngest_connect_asgi.worker.outcomes import MAX_BODY_SIZE, VERSION
 
 from . import sdk_functions
 
@@ -244,7 +246,7 @@ def test_cases_are_what_they_say(
     assert body("middleware")["seen_by_function"] is True
     assert body("failing middleware")["message"] == "from middleware"
     assert body("unknown function")["code"] == "function_not_found"
-    assert outcome("returns").sdk_version == f"inngest-py:v{sdk.VERSION}"
+    assert outcome("returns").sdk_version == f"inngest-py:v{VERSION}"
     assert outcome("returns").request_version > 0
 
 
@@ -483,7 +485,7 @@ def test_sync_function_can_raise_anything(
             "message": str(error),
             "name": type(error).__name__,
         }
-        assert outcome.sdk_version == f"inngest-py:v{sdk.VERSION}"
+        assert outcome.sdk_version == f"inngest-py:v{VERSION}"
 
 
 @pytest.mark.parametrize(
@@ -600,7 +602,7 @@ def test_executor_that_is_shut_down_is_an_error(executor: ThreadPoolExecutor) ->
 @pytest.mark.parametrize("in_step", [False, True])
 def test_output_too_large(in_step: bool, executor: ThreadPoolExecutor) -> None:
     def output() -> str:
-        return "x" * sdk.MAX_BODY_SIZE
+        return "x" * MAX_BODY_SIZE
 
     def function(ctx: inngest.ContextSync) -> str:
         return ctx.step.run("output", output) if in_step else output()
@@ -610,19 +612,19 @@ def test_output_too_large(in_step: bool, executor: ThreadPoolExecutor) -> None:
     body = json.loads(outcome.body)
     assert body["name"] == "OutputTooLargeError"
     assert "app-f" in body["message"]
-    assert str(sdk.MAX_BODY_SIZE) in body["message"]
+    assert str(MAX_BODY_SIZE) in body["message"]
 
 
 def test_largest_output(executor: ThreadPoolExecutor) -> None:
     def function(ctx: inngest.ContextSync) -> str:
-        return "x" * (sdk.MAX_BODY_SIZE - 2)
+        return "x" * (MAX_BODY_SIZE - 2)
 
-    assert len(run(function, executor).body) == sdk.MAX_BODY_SIZE
+    assert len(run(function, executor).body) == MAX_BODY_SIZE
 
 
 def test_error_too_large_may_be_retried(executor: ThreadPoolExecutor) -> None:
     def function(ctx: inngest.ContextSync) -> None:
-        raise ValueError("x" * sdk.MAX_BODY_SIZE)
+        raise ValueError("x" * MAX_BODY_SIZE)
 
     outcome = run(function, executor)
     assert (outcome.status, outcome.no_retry) == (500, False)
@@ -639,7 +641,7 @@ def test_error_too_large_may_be_retried(executor: ThreadPoolExecutor) -> None:
     ],
 )
 def test_hash_agrees_with_the_sdk(key: str, prefix: str) -> None:
-    assert sdk.hash_signing_key(key) == prefix + transforms.hash_signing_key(key)
+    assert hash_signing_key(key) == prefix + transforms.hash_signing_key(key)
 
 
 @pytest.mark.parametrize(
@@ -647,7 +649,7 @@ def test_hash_agrees_with_the_sdk(key: str, prefix: str) -> None:
 )
 def test_malformed_key(key: str) -> None:
     with pytest.raises(ConfigurationError, match="INNGEST_SIGNING_KEY") as info:
-        sdk.hash_signing_key(key)
+        hash_signing_key(key)
     assert "secret" not in str(info.value)
     assert info.value.__suppress_context__ or info.value.__context__ is None
 
@@ -658,8 +660,8 @@ def test_production(monkeypatch: pytest.MonkeyPatch) -> None:
         app_id="app", env="branch", is_production=True, signing_key=KEY
     )
     runner = sdk.FunctionRunner(client, sdk_functions.functions(client))
-    assert runner.client.hashed_signing_key == sdk.hash_signing_key(KEY)
-    assert runner.client.hashed_signing_key_fallback == sdk.hash_signing_key(
+    assert runner.client.hashed_signing_key == hash_signing_key(KEY)
+    assert runner.client.hashed_signing_key_fallback == hash_signing_key(
         "signkey-test-ab"
     )
     assert runner.client.environment == "branch"

@@ -36,7 +36,7 @@ from inngest_connect_asgi.runtime import api, gateway_socket
 from inngest_connect_asgi.runtime.gateway_socket import MAX_MESSAGE_SIZE
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.worker.sdk import hash_signing_key
+from inngest_connect_asgi.worker.client import hash_signing_key
 
 from .harness import close_http, make_client, make_function, off_loop, run, until
 from .hostile import Behaviour, HostileServer, answer, drops, endless, tunnel

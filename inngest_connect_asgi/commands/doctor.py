@@ -24,6 +24,7 @@ from ..runtime.gateway_socket import (
     StraightConnect,
 )
 from ..worker import config, sdk
+from ..worker.client import Client
 from .traps import traps
 
 __all__ = ["check"]
@@ -95,8 +96,8 @@ def _options() -> None:
     _say("options", "make sense, and do not switch the worker off")
 
 
-def _signing_key(client: inngest.Inngest) -> sdk.Client:
-    read = sdk.Client.of(client)
+def _signing_key(client: inngest.Inngest) -> Client:
+    read = Client.of(client)
     if not client.is_production:
         _say("signing key", "not needed with a dev server")
     else:
@@ -113,7 +114,7 @@ def _mask(key: str | None) -> str:
     return (match[0] if match else "") + "****"
 
 
-def _network(read: sdk.Client) -> Network:
+def _network(read: Client) -> Network:
     network.check(read.api_origin, config.check_gateway_url(None))
     ways = Network()
     _say("proxy", ways.way(read.api_origin))
@@ -128,7 +129,7 @@ def _network(read: sdk.Client) -> Network:
 
 
 async def _api(
-    client: inngest.Inngest, read: sdk.Client, ways: Network
+    client: inngest.Inngest, read: Client, ways: Network
 ) -> wire.StartResponse:
     keys = {"INNGEST_SIGNING_KEY": read.hashed_signing_key}
     if read.hashed_signing_key_fallback:
@@ -171,7 +172,7 @@ async def _api(
     return start
 
 
-async def _start(read: sdk.Client, key: str | None, ways: Network) -> tuple[int, bytes]:
+async def _start(read: Client, key: str | None, ways: Network) -> tuple[int, bytes]:
     origin, authorization = network.split_credentials(read.api_origin.rstrip("/"))
     headers = {"content-type": "application/protobuf"}
     if key is not None:
@@ -201,7 +202,7 @@ async def _start(read: sdk.Client, key: str | None, ways: Network) -> tuple[int,
     return answer.status_code, answer.content
 
 
-async def _gateway(start: wire.StartResponse, read: sdk.Client, ways: Network) -> None:
+async def _gateway(start: wire.StartResponse, read: Client, ways: Network) -> None:
     told = config.check_gateway_url(None)
     url = told or start.gateway_endpoint
     shown = one_line(url)

@@ -20,6 +20,7 @@ from ..errors import ConfigurationError, scrubbed
 from ..network import access as network
 from ..protocol.urls import gateway_scheme
 from . import sdk
+from .outcomes import MAX_BODY_SIZE, VERSION
 
 __all__ = [
     "DEFAULT_HEALTH_PATH",
@@ -89,7 +90,7 @@ class Settings:
             apps=tuple(runner.app for runner in self.runners),
             api_origin=client.api_origin,
             instance_id=self.instance_id or _unique_instance_id(),
-            sdk_version=sdk.VERSION,
+            sdk_version=VERSION,
             cpu_cores=os.cpu_count() or 1,
             memory=_memory(),
             os=platform.system().lower(),
@@ -160,9 +161,9 @@ def settings(
             raise ConfigurationError(
                 f"{option} must be a positive number of seconds, not {seconds!r}"
             )
-    if reply_buffer_size < sdk.MAX_BODY_SIZE:
+    if reply_buffer_size < MAX_BODY_SIZE:
         raise ConfigurationError(
-            f"reply_buffer_size must be at least {sdk.MAX_BODY_SIZE} bytes, the size "
+            f"reply_buffer_size must be at least {MAX_BODY_SIZE} bytes, the size "
             f"of the largest reply, not {reply_buffer_size}"
         )
     if not isinstance(outcome_buffer_size, int) or outcome_buffer_size < 0:

@@ -11,16 +11,13 @@ import asyncio
 import contextvars
 import copy
 import functools
-import hashlib
 import inspect
 import json
 import logging
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import inngest
@@ -30,9 +27,10 @@ from ..configuration import App
 from ..context import CURRENT, Run
 from ..errors import ConfigurationError, describe
 from ..integrations.surroundings import Surroundings
-from ..libraries import version
 from ..messages import Delivery, Lease, Outcome, Request
 from .attempts import Attempt, identify
+from .client import Client
+from .outcomes import LANGUAGE, MAX_BODY_SIZE, VERSION, error_body, failure
 
 _import_error: ImportError | None = None
 try:
@@ -46,21 +44,10 @@ except ImportError as error:
     _import_error = error
 
 __all__ = [
-    "LANGUAGE",
-    "MAX_BODY_SIZE",
-    "VERSION",
-    "Client",
     "FunctionRunner",
     "check_version",
-    "hash_signing_key",
     "served_function_ids",
 ]
-
-VERSION = version("inngest")
-LANGUAGE = "py"
-
-MAX_BODY_SIZE = 8 * 1024 * 1024 - 64 * 1024
-"""Bytes. The gateway reads 8 MiB in one message, of which the body is nearly all."""
 
 NO_SURROUNDINGS = Surroundings()
 
@@ -89,76 +76,6 @@ def check_version() -> None:
             f"({describe(error)}); install inngest>=0.5.9,<0.6, or a version of "
             "inngest-connect-asgi that is made for it"
         ) from error
-
-
-def hash_signing_key(
-    key: str, source: str = "INNGEST_SIGNING_KEY or the client's signing_key"
-) -> str:
-    """Hash a signing key as the server wants it: in hex, behind the key's prefix.
-
-    Args:
-        key: ``signkey-{env}-{hex}``, or hex alone where the server is self-hosted.
-        source: Where the key is from, for the message.
-
-    Raises:
-        ConfigurationError: The key is malformed. The message does not repeat it.
-    """
-    key = key.strip()
-    digits = re.sub(r"\Asignkey-\w+-", "", key, flags=re.ASCII)
-    try:
-        secret = bytes.fromhex(digits)
-    except ValueError:
-        secret = b""
-    if not secret:
-        raise ConfigurationError(
-            f"{source} is malformed: it must look like signkey-prod-, followed by an "
-            "even number of hexadecimal digits"
-        )
-    return key[: len(key) - len(digits)] + hashlib.sha256(secret).hexdigest()
-
-
-@dataclass(frozen=True)
-class Client:
-    """What the runtime needs to know of an :class:`inngest.Inngest`."""
-
-    app_id: str
-    app_version: str | None
-    api_origin: str = field(repr=False)
-    environment: str | None
-    is_production: bool
-    hashed_signing_key: str | None = field(repr=False)
-    """``None`` with a dev server, which takes no key."""
-    hashed_signing_key_fallback: str | None = field(repr=False)
-
-    @classmethod
-    def of(cls, client: inngest.Inngest) -> Client:
-        """Read a client.
-
-        Raises:
-            ConfigurationError: It has no signing key in production, or a bad one.
-        """
-        key = fallback = None
-        if client.is_production:
-            if not client.signing_key:
-                raise ConfigurationError(
-                    f"the app {client.app_id!r} has no signing key: set "
-                    "INNGEST_SIGNING_KEY, or INNGEST_DEV=1 to use a dev server"
-                )
-            key = hash_signing_key(client.signing_key)
-            if client.signing_key_fallback:
-                fallback = hash_signing_key(
-                    client.signing_key_fallback, "INNGEST_SIGNING_KEY_FALLBACK"
-                )
-        return cls(
-            app_id=client.app_id,
-            # Since 0.5.18.
-            app_version=getattr(client, "app_version", None),
-            api_origin=client.api_origin,
-            environment=client.env,
-            is_production=client.is_production,
-            hashed_signing_key=key,
-            hashed_signing_key_fallback=fallback,
-        )
 
 
 class FunctionRunner:
@@ -258,8 +175,10 @@ class FunctionRunner:
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as error:
+            if isinstance(error, _Escaped):
+                error = error.error
             if run.outcome is None:
-                return _failure(run, error)
+                return failure(run, error)
             # What is around the function failed, and it did not.
             text = f"What surrounds {request.lease.function_slug} failed"
             logs.emit(logging.ERROR, f"{text}: {describe(error)}", error=error)
@@ -293,14 +212,14 @@ class FunctionRunner:
     def cancelled(self, request: Request, error: asyncio.CancelledError) -> Outcome:
         """The outcome of a function that awaited what somebody cancelled."""
         told = asyncio.CancelledError("what the function awaited was cancelled")
-        return _failure(Run(request), told.with_traceback(error.__traceback__))
+        return failure(Run(request), told.with_traceback(error.__traceback__))
 
     def failed(self, request: Request, error: BaseException) -> Outcome:
         """The outcome of a request for which something else failed. Raises nothing."""
         try:
-            return _failure(Run(request), error)
+            return failure(Run(request), error)
         except Exception:
-            return Outcome(500, _error_body("unknown", "", type(error).__name__))
+            return Outcome(500, error_body("unknown", "", type(error).__name__))
 
     async def _run_async(
         self, run: Run, comm_request: comm_lib.CommRequest, surroundings: Surroundings
@@ -309,7 +228,7 @@ class FunctionRunner:
             try:
                 run.outcome = _outcome(run, await self._handler.post(comm_request))
             except Exception as error:
-                run.outcome = _failure(run, error)
+                run.outcome = failure(run, error)
             return run.outcome
 
     def _run_sync(
@@ -320,7 +239,7 @@ class FunctionRunner:
                 try:
                     run.outcome = _outcome(run, self._handler.post_sync(comm_request))
                 except BaseException as error:
-                    run.outcome = _failure(run, error)
+                    run.outcome = failure(run, error)
                 return run.outcome
         except BaseException as error:
             # A future takes some of them for its own, and chokes on StopIteration.
@@ -491,7 +410,7 @@ def _outcome(run: Run, response: comm_lib.CommResponse) -> Outcome:
             "can carry"
         )
         logs.emit(logging.ERROR, message)
-        body = _error_body("output_too_large", message, "OutputTooLargeError")
+        body = error_body("output_too_large", message, "OutputTooLargeError")
         # Output won't get smaller in another attempt, but an error may be overcome.
         no_retry = no_retry or status != 500
         status = 500
@@ -506,35 +425,5 @@ def _outcome(run: Run, response: comm_lib.CommResponse) -> Outcome:
     )
 
 
-def _failure(run: Run, error: BaseException) -> Outcome:
-    """The outcome where there is no response. It may be retried."""
-    if isinstance(error, _Escaped):
-        error = error.error
-    run.error = error
-    lease = run.request.lease
-    logs.emit(
-        logging.ERROR,
-        f"{lease.function_slug} failed with {describe(error)}",
-        error=error,
-        extra={"request_id": lease.request_id, "run_id": lease.run_id},
-    )
-    return Outcome(
-        status=500,
-        body=_error_body("unknown", _text(error), type(error).__name__),
-        sdk_version=f"inngest-{LANGUAGE}:v{VERSION}",
-    )
-
-
-def _error_body(code: str, message: str, name: str) -> bytes:
-    return json.dumps({"code": code, "message": message, "name": name}).encode()
-
-
 def _kind(value: object) -> str:
     return f"a {type(value).__name__}"
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "its text could not be made"

@@ -6,7 +6,7 @@ from collections import Counter
 
 import inngest
 
-from inngest_connect_asgi.worker import sdk
+from inngest_connect_asgi.worker.outcomes import MAX_BODY_SIZE
 
 from .suite import Suite
 
@@ -88,7 +88,7 @@ def test_an_output_that_is_too_large_fails_the_run(suite: Suite) -> None:
     @suite.function()
     async def too_large(ctx: inngest.Context) -> str:
         attempts.append(ctx.attempt)
-        return "x" * sdk.MAX_BODY_SIZE
+        return "x" * MAX_BODY_SIZE
 
     async def main() -> None:
         outcome = await suite.outcome(await suite.send())
