@@ -21,6 +21,7 @@ from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.runtime.gateway_socket import Connection, GatewaySocket
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.worker.attempts import Attempts
+from inngest_connect_asgi.worker.runs import Runs
 from inngest_connect_asgi.worker.sdk import FunctionRunner
 from inngest_connect_asgi.worker.service import Worker
 
@@ -56,7 +57,8 @@ HANDLERS: dict[type, tuple[str, ...]] = {
     Health: ("update",),
     Runtime: ("_acknowledge", "_do", "_receive", "_send", "_set_timer"),
     Supervisor: ("_receive", "send"),
-    Worker: ("_answer", "_handle", "_make_start", "_start_run", "_start_runs", "_tell"),
+    Runs: ("_finish", "_start", "_start_some"),
+    Worker: ("_answer", "_handle", "_make_start", "_tell"),
 }
 
 

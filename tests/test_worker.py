@@ -20,7 +20,7 @@ import pytest
 from inngest_connect_asgi import InngestConnectMiddleware
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.worker.service import RUNS_PER_TURN
+from inngest_connect_asgi.worker.runs import RUNS_PER_TURN
 
 from .harness import (
     StartupFailed,

@@ -5,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
-from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-from .. import ends, logs
+from .. import logs
 from ..errors import StartupError, describe
 from ..health.report import Health, facts
 from ..integrations import observers as integrations
@@ -23,45 +19,36 @@ from ..isolation.thread import ThreadHost
 from ..messages import (
     Accepted,
     Delivered,
-    Delivery,
     Drain,
     Extended,
     FromRuntime,
-    Lease,
     Log,
     Outcome,
     Ping,
     Pong,
     Request,
-    Result,
     Stalled,
     Start,
     Starved,
     State,
     Stopped,
-    Undelivered,
     Wanted,
     Withdrawn,
 )
-from ..protocol.deliveries import SETTLED_REMEMBERED
 from . import whereabouts
 from .attempts import Attempt, Attempts
 from .config import Settings
+from .ledger import Ledger
+from .runs import Runs
 from .threads import FunctionThreads
 
 __all__ = ["Worker"]
-
-CANCEL_TIMEOUT = 1.0
-"""Seconds that a function gets to end when it is cancelled at shutdown."""
 
 STOP_GRACE = 5.0
 """Seconds that the runtime may take to stop, beyond ``shutdown_timeout``."""
 
 LOGGERS = ("inngest_connect_asgi", "asyncio", "httpcore", "httpx", "websockets")
 """Whoever logs in the runtime."""
-
-RUNS_PER_TURN = 4
-"""Runs to start in one turn of the app's event loop, which has requests to serve."""
 
 THREAD_NAME = "inngest-connect-function"
 """How the threads of synchronous functions are named, with a number behind."""
@@ -84,18 +71,8 @@ class Worker:
     def __init__(self, settings: Settings, health: Health) -> None:
         self._settings = settings
         self._health = health
-        self._runners = {runner.app.name: runner for runner in settings.runners}
-        self._offered: dict[Delivery, Request] = {}
-        self._running: dict[Delivery, _Run] = {}
-        self._waiting: deque[Request] = deque()
-        """Acknowledged, and not started yet."""
-        self._starting = False
-        """Whether the next turn of the loop starts some of them."""
-        self._undelivered: dict[Delivery, Result] = {}
-        self._settled: deque[tuple[str, ...]] = deque(maxlen=SETTLED_REMEMBERED)
+        self._ledger = Ledger()
         self._attempts = Attempts(settings.outcome_buffer_size)
-        self._tasks: dict[Delivery, asyncio.Task[None]] = {}
-        self._cancelling = False
         self._drain: Drain | None = None
         self._stopped = asyncio.Event()
         self._ready = asyncio.Event()
@@ -122,13 +99,19 @@ class Worker:
         """
         settings = self._settings
         self._configuration = settings.configuration()
-        self._surroundings = integrations.surroundings()
+        surroundings = integrations.surroundings()
         self._health.begin(facts(self._configuration))
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._mailbox = Mailbox(self._loop, self._receive)
-        self._pool: Executor = FunctionThreads(
-            settings.threads, thread_name_prefix=THREAD_NAME
+        self._runs = Runs(
+            {runner.app.name: runner for runner in settings.runners},
+            settings.max_worker_concurrency,
+            self._attempts,
+            pool=FunctionThreads(settings.threads, thread_name_prefix=THREAD_NAME),
+            surroundings=surroundings,
+            answer=self._answer,
+            failed=self._unforeseen,
         )
         self._log_writer = logs.Writer(self._end_log)
         self._observers = integrations.observers(self._configuration, self._log)
@@ -187,15 +170,7 @@ class Worker:
             await self._clean_up()
 
     async def _clean_up(self) -> None:
-        self._waiting.clear()
-        self._cancelling = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            # A function may refuse to be cancelled.
-            await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self._runs.cancel()
         for observer in self._observers:
             observer.close()
         # A handler may be slow, or hang.
@@ -215,43 +190,30 @@ class Worker:
     def _make_start(self) -> Start:
         return Start(
             self._configuration,
-            tuple(run.lease for run in list(self._running.values())),
-            tuple(request.lease for request in list(self._offered.values())),
-            tuple(
-                Undelivered(result.lease, len(result.outcome.body))
-                for result in list(self._undelivered.values())
-            ),
-            tuple(Delivery(*each) for each in list(self._settled)),
-            self._health.state,
-            self._drain,
-            min(logging.getLogger(n).getEffectiveLevel() for n in LOGGERS),
+            **self._ledger.taken_over(),
+            state=self._health.state,
+            drain=self._drain,
+            log_level=min(logging.getLogger(n).getEffectiveLevel() for n in LOGGERS),
         )
 
     def _tell(self, message: FromRuntime) -> None:
         # What the next runtime has to know, should this one die, what a probe asks
         # for, and what is to be logged: none of it is to wait for the app's loop.
         if isinstance(message, Request):
-            self._offered[message.lease.delivery] = message
+            self._ledger.offer(message)
         elif isinstance(message, Accepted):
-            request = self._offered[message.delivery]
-            self._running[message.delivery] = _Run(request.lease)
-            self._post(request)
-            # Not before: what fails is told again.
-            del self._offered[message.delivery]
+            self._post(self._ledger.accept(message.delivery))
+            self._ledger.accepted(message.delivery)
             self._observe(message)
         elif isinstance(message, Withdrawn):
-            self._offered.pop(message.delivery, None)
+            self._ledger.withdraw(message.delivery)
         elif isinstance(message, Extended):
-            run = self._running.get(message.delivery)
-            if run is not None:
-                run.lease = replace(run.lease, lease_id=message.lease_id)
+            self._ledger.extend(message.delivery, message.lease_id)
         elif isinstance(message, Delivered):
-            self._undelivered.pop(message.delivery, None)
-            # A plain tuple, which the garbage collector soon leaves alone.
-            self._settled.append(tuple(message.delivery))
+            self._ledger.settle(message.delivery)
             self._attempts.delivered(message.delivery)
         elif isinstance(message, Wanted):
-            self._supervisor.send(self._undelivered[message.delivery])
+            self._supervisor.send(self._ledger.wanted(message.delivery))
         elif isinstance(message, State):
             self._health.update(message)
             self._observe(message)
@@ -323,15 +285,14 @@ class Worker:
                 self._handle(message)
             except BaseException as error:
                 if isinstance(message, Request):
-                    self._fail(message, None, error)
+                    self._runs.fail(message, None, error)
                 else:
                     self._unforeseen(error)
-        if not self._starting:
-            self._go_on()
+        self._runs.go_on()
 
     def _handle(self, message: FromRuntime) -> None:
         if isinstance(message, Request):
-            self._waiting.append(message)
+            self._runs.add(message)
         elif isinstance(message, Ping):
             self._supervisor.send(Pong(message.number))
         elif isinstance(message, State):
@@ -348,108 +309,22 @@ class Worker:
         logs.emit(logging.ERROR, text, error=error)
         self._supervisor.crash(error)
 
-    def _go_on(self) -> None:
-        self._starting = False
-        try:
-            self._start_runs()
-        except BaseException as error:
-            # What waits is looked at again with the next message.
-            self._unforeseen(error)
-
-    def _start_runs(self) -> None:
-        """Start what waits, as far as it may run, and no more in one turn."""
-        limit = self._settings.max_worker_concurrency
-        for _ in range(RUNS_PER_TURN):
-            if not self._waiting or (limit is not None and len(self._tasks) >= limit):
-                return
-            request = self._waiting.popleft()
-            try:
-                self._start_run(request)
-            except BaseException as error:
-                self._fail(request, None, error)
-        if self._waiting:
-            self._starting = True
-            self._loop.call_soon(self._go_on)
-
-    def _start_run(self, request: Request) -> None:
-        """Start a run, unless the same attempt runs here, or has."""
-        attempt = self._runners[request.app_name].attempt(request)
-        if attempt is not None:
-            outcome = self._attempts.outcome(attempt)
-            if outcome is not None:
-                self._answer(request, attempt, outcome, repeated=True)
-                return
-            if not self._attempts.begin(attempt, request):
-                return
-
-        self._tasks[request.lease.delivery] = ends.spawn(
-            self._run(request, attempt),
-            partial(self._end_run, request, attempt),
-            name=request.lease.function_slug,
-        )
-
-    async def _run(self, request: Request, attempt: Attempt | None) -> None:
-        runner = self._runners[request.app_name]
-        try:
-            outcome = await runner.run(request, self._pool, self._surroundings)
-        except asyncio.CancelledError as error:
-            if self._cancelling:
-                raise
-            outcome = runner.cancelled(request, error)
-        self._finish(request, attempt, outcome)
-
-    def _end_run(
-        self, request: Request, attempt: Attempt | None, error: BaseException | None
-    ) -> None:
-        del self._tasks[request.lease.delivery]
-        if error is not None and not self._cancelling:
-            self._fail(request, attempt, error)
-        if self._waiting and not self._starting:
-            self._go_on()
-
-    def _fail(
-        self, request: Request, attempt: Attempt | None, error: BaseException
-    ) -> None:
-        """Whatever was raised, and wherever: the server gets an answer."""
-        outcome = self._runners[request.app_name].failed(request, error)
-        self._finish(request, attempt, outcome)
-
-    def _finish(
-        self, request: Request, attempt: Attempt | None, outcome: Outcome
-    ) -> None:
-        self._answer(request, attempt, outcome, repeated=False)
-        if attempt is not None:
-            for waiting in self._attempts.end(attempt):
-                self._answer(waiting, attempt, outcome, repeated=True)
-
     def _answer(
         self,
         request: Request,
         attempt: Attempt | None,
         outcome: Outcome,
-        *,
         repeated: bool,
     ) -> None:
-        delivery = request.lease.delivery
-        run = self._running.get(delivery)
-        if run is None:
+        lease = self._ledger.lease(request.lease.delivery)
+        if lease is None:
             # It was answered, and what was raised came later.
             return
-        result = Result(run.lease, outcome, repeated)
         if attempt is not None:
-            self._attempts.answered(attempt, outcome, delivery)
-        # In this order: a new runtime must find it among these or those.
-        self._undelivered[delivery] = result
-        del self._running[delivery]
+            self._attempts.answered(attempt, outcome, lease.delivery)
+        result = self._ledger.answer(lease, outcome, repeated=repeated)
         self._observe(result)
         try:
             self._supervisor.send(result)
         except BaseException as error:
             self._unforeseen(error)
-
-
-@dataclass
-class _Run:
-    """A request that the app runs, under the newest lease id."""
-
-    lease: Lease
