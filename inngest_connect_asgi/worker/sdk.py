@@ -175,10 +175,8 @@ class FunctionRunner:
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if isinstance(error, _Escaped):
-                error = error.error
             if run.outcome is None:
-                return failure(run, error)
+                return _failure(run, error)
             # What is around the function failed, and it did not.
             text = f"What surrounds {request.lease.function_slug} failed"
             logs.emit(logging.ERROR, f"{text}: {describe(error)}", error=error)
@@ -212,12 +210,12 @@ class FunctionRunner:
     def cancelled(self, request: Request, error: asyncio.CancelledError) -> Outcome:
         """The outcome of a function that awaited what somebody cancelled."""
         told = asyncio.CancelledError("what the function awaited was cancelled")
-        return failure(Run(request), told.with_traceback(error.__traceback__))
+        return _failure(Run(request), told.with_traceback(error.__traceback__))
 
     def failed(self, request: Request, error: BaseException) -> Outcome:
         """The outcome of a request for which something else failed. Raises nothing."""
         try:
-            return failure(Run(request), error)
+            return _failure(Run(request), error)
         except Exception:
             return Outcome(500, error_body("unknown", "", type(error).__name__))
 
@@ -228,7 +226,7 @@ class FunctionRunner:
             try:
                 run.outcome = _outcome(run, await self._handler.post(comm_request))
             except Exception as error:
-                run.outcome = failure(run, error)
+                run.outcome = _failure(run, error)
             return run.outcome
 
     def _run_sync(
@@ -239,7 +237,7 @@ class FunctionRunner:
                 try:
                     run.outcome = _outcome(run, self._handler.post_sync(comm_request))
                 except BaseException as error:
-                    run.outcome = failure(run, error)
+                    run.outcome = _failure(run, error)
                 return run.outcome
         except BaseException as error:
             # A future takes some of them for its own, and chokes on StopIteration.
@@ -423,6 +421,10 @@ def _outcome(run: Run, response: comm_lib.CommResponse) -> Outcome:
         request_version=response.request_version or 0,
         step_failed=status == 206 and run.error is not None,
     )
+
+
+def _failure(run: Run, error: BaseException) -> Outcome:
+    return failure(run, error.error if isinstance(error, _Escaped) else error)
 
 
 def _kind(value: object) -> str:
