@@ -16,7 +16,7 @@ import inngest
 import pytest
 
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
-from inngest_connect_asgi.testing import LocalGateway
+from inngest_connect_asgi.testing import LocalGateway, sockets
 
 from .bare_worker import opened, start
 from .harness import close_http, make_client, make_function, off_loop, run, worker
@@ -258,3 +258,20 @@ def test_it_runs_by_itself() -> None:
         assert "hello" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_it_goes_down_whatever_is_still_at_work(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*args: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(sockets.Sockets, "_shake_hands", hang)
+    monkeypatch.setattr(sockets, "STOP_TIMEOUT", 0.1)
+
+    async def main() -> None:
+        async with opened(gateway):
+            await asyncio.wait_for(off_loop(gateway.gateway_down), 20)
+            await off_loop(gateway.gateway_up)
+
+    run(main)

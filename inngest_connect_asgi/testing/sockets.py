@@ -35,6 +35,9 @@ HELLO_TIMEOUT = 5.0
 MISSED_HEARTBEATS = 5
 CLOSING = (1001, "connect_gateway_closing")
 
+STOP_TIMEOUT = 3.0
+"""Seconds to wait for connections to be closed when the gateway stops listening."""
+
 Kind = connect_pb2.Kind
 
 
@@ -60,6 +63,7 @@ class Sockets:
         self.issued: dict[str, tuple[str, str]] = {}
         """Session token and gateway group by connection id."""
         self._server: Server | None = None
+        self._handlers: set[asyncio.Task[None]] = set()
         self._count = 0
 
     async def start(self, listener: socket.socket) -> None:
@@ -79,7 +83,17 @@ class Sockets:
         assert self._server is not None
         await self._close_all()
         self._server.close()
-        await self._server.wait_closed()
+        closed = asyncio.ensure_future(self._server.wait_closed())
+        await asyncio.wait([closed], timeout=STOP_TIMEOUT)
+        if not closed.done():
+            # Nobody is to wait here for a peer, or for a task of ours.
+            left = ", ".join(f"#{each.number} {each.phase}" for each in self.open())
+            logger.warning("Stopped listening; what is left of connections: %s", left)
+            for connection in self.open():
+                connection.socket.transport.abort()
+            for handler in list(self._handlers):
+                handler.cancel()
+            closed.cancel()
 
     async def reset(self) -> None:
         """Close every connection, and forget that there were any."""
@@ -115,6 +129,10 @@ class Sockets:
         return connection.respond(HTTPStatus(self.faults.upgrade), "")
 
     async def _handle(self, websocket: ServerConnection) -> None:
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
+        handler.add_done_callback(self._handlers.discard)
         _close_as_the_server(websocket)
         self._count += 1
         connection = Connection(websocket, self._count, self.log, self.faults)
