@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from inngest_connect_asgi.messages import Delivery
+from inngest_connect_asgi.protocol import snapshot
 
 from .shell import Shell, Socket
 from .strict_gateway import Dispatch, Peer
@@ -451,7 +452,7 @@ class World:
                     shell.advance(0.5, served=False)
             shell.connect()
             shell.serve()
-            assert shell.core.connection == "ready"
+            assert snapshot.connection(shell.core) == "ready"
             shell.drain(30.0)
         given_up = shell.core.replies.given_up
         rounds = 0

@@ -11,7 +11,8 @@ them all and brings what they do into an order:
 ============== =======================================================================
 part           decides
 ============== =======================================================================
-``connecting`` when to make a connection, to which gateway, and what its loss means
+``connecting`` to which gateway to connect, and whether that succeeds
+``losing``     what the loss of a connection means, and when to make another
 ``links``      which connection is live; heartbeats, pauses and closes on each
 ``taking``     which requests to acknowledge, and how long to extend their leases
 ``delivering`` how a reply gets to the server, and when to give it up
@@ -32,8 +33,6 @@ from collections.abc import Callable, Iterable
 from ..configuration import Configuration
 from ..messages import (
     APP_STALLED,
-    HEARTBEAT_TIMEOUT,
-    RUNTIME_CRASHED,
     Delivered,
     Delivery,
     Lease,
@@ -43,7 +42,7 @@ from ..messages import (
     Undelivered,
 )
 from . import frames, snapshot
-from .actions import Abort, Action, Finish, Send, SendReply, Tell
+from .actions import Action, Finish, Send, SendReply, Tell
 from .connecting import Connecting
 from .deliveries import Deliveries
 from .delivering import Delivering
@@ -52,8 +51,10 @@ from .keys import Keys
 from .leases import Leases
 from .link import Link, Phase
 from .links import Links
+from .losing import Losing
 from .replies import Replies
 from .stalling import Stalling
+from .takeover import take_over
 from .taking import Taking
 from .telling import Telling
 from .watch import Lateness
@@ -110,12 +111,13 @@ class Core:
             self.deliveries,
             self.delivering,
         )
+        self.losing = Losing(configuration.reconnect_cap, self.telling, self.links, rng)
         self.connecting = Connecting(
             configuration,
             self.telling,
             self.links,
             keys,
-            rng,
+            self.losing,
             ready=self._ready,
             via=via,
         )
@@ -159,31 +161,7 @@ class Core:
             settled: Requests whose replies another runtime did deliver.
             state: The last one of that runtime.
         """
-        if state is not None:
-            snapshot.go_on_from(self, state)
-            self.connecting.go_on_from(state, RUNTIME_CRASHED)
-        settled = tuple(settled)
-        for each in settled:
-            self.deliveries.settle(each)
-        requests, undelivered = tuple(requests), tuple(undelivered)
-        self.deliveries.supersede_all_but_the_newest(
-            [
-                *(lease.delivery for lease in requests),
-                *(each.lease.delivery for each in undelivered),
-                *settled,
-            ]
-        )
-        for lease in requests:
-            if not self.deliveries.was_superseded(lease.delivery):
-                self.taking.take_up(lease, now, extend_now=True)
-        for lease in offered:
-            self.taking.give_up_offered(lease, now)
-        for reply in undelivered:
-            self.leases.release(reply.lease.delivery)
-            if self.deliveries.was_superseded(reply.lease.delivery):
-                self.delivering.drop(reply.lease, now)
-            else:
-                self.delivering.take_over(reply.lease, reply.size)
+        take_over(self, now, requests, offered, undelivered, settled, state)
         self.stalling.watch.start(now)
         self.connecting.connect(now)
         return self._take(now)
@@ -221,7 +199,7 @@ class Core:
         may_go_on = self.stalling.pong(number, now, is_news=is_news)
         # What was paused stays so: only a new connection gets requests.
         if may_go_on and not self.stopping:
-            self.connecting.because = APP_STALLED
+            self.losing.because = APP_STALLED
             self.connecting.connect(now)
         return self._take(now)
 
@@ -259,7 +237,7 @@ class Core:
             self.malformed += 1
             if link.connecting:
                 text = f"the gateway sent {error} in the handshake"
-                self.connecting.fail(link, text, now)
+                self.losing.fail(link, text, now)
             else:
                 text = f"Ignored {error} from the gateway"
                 self.telling.warn(f"malformed {error}", text, now)
@@ -278,7 +256,7 @@ class Core:
         elif kind == wire.GATEWAY_CLOSING:
             if link is self.links.live:
                 # It gave back what was not acknowledged before it said so.
-                self.connecting.gateway_closing(link, now)
+                self.losing.gateway_closing(link, now)
                 self.taking.withdraw(link)
         else:
             self.malformed += 1
@@ -315,7 +293,7 @@ class Core:
         """
         link = self.links.get(link_id)
         if link is not None:
-            self.connecting.lose(link, reason, now)
+            self.losing.lose(link, reason, now)
         return self._take(now)
 
     def flush_answered(
@@ -349,6 +327,7 @@ class Core:
         self.taking.withdraw(link)
 
     def _gone(self, link: Link, now: float) -> None:
+        self.connecting.forget(link)
         self.taking.link_gone(link, now)
         self.replies.link_lost(link.id)
 
@@ -359,7 +338,7 @@ class Core:
         self.stalling.tick(now, stopping=self.stopping)
         for link in self.links:
             self._tick_link(link, now)
-        retry_at = self.connecting.retry_at
+        retry_at = self.losing.retry_at
         if retry_at is not None and retry_at <= now:
             self.connecting.connect(now)
         if self.links.live is not None:
@@ -380,7 +359,7 @@ class Core:
         if self.ending.finished:
             return None
         times = [link.next_tick for link in self.links]
-        times += [self.connecting.retry_at, self.ending.at, self.telling.state_at]
+        times += [self.losing.retry_at, self.ending.at, self.telling.state_at]
         times += [self.replies.next_ack_by, self.delivering.next_flush]
         times.append(self.stalling.next_tick(stopping=self.stopping))
         if self.links.live is not None:
@@ -388,18 +367,10 @@ class Core:
         return min((time for time in times if time is not None), default=None)
 
     def _tick_link(self, link: Link, now: float) -> None:
-        if link.deadline is not None and link.deadline <= now:
-            phase = link.phase
-            self.telling.do(Abort(link.id))
-            if phase is Phase.CLOSING:
-                self.links.forget(link, now)
-            else:
-                reason = f"timed out while {phase.value}{link.via}"
-                self.connecting.lose(link, reason, now)
-        elif not self.links.tick(link, now, stopping=self.stopping):
-            self.telling.do(Abort(link.id))
-            reason = "the gateway answered no heartbeat"
-            self.connecting.lose(link, reason, now, HEARTBEAT_TIMEOUT)
+        if self.losing.tick(link, now) and not self.links.tick(
+            link, now, stopping=self.stopping
+        ):
+            self.losing.die(link, now)
 
     # What follows from every event.
 
@@ -415,7 +386,7 @@ class Core:
             self.delivering.give_up_overflow(now)
             self.delivering.flush(now)
         if self.stopping and self.ending.wind_up(now):
-            self.connecting.retry_at = None
+            self.losing.retry_at = None
         self._tell_state(now)
         if self.ending.finished:
             self.telling.do(Finish())
@@ -434,23 +405,14 @@ class Core:
             ):
                 self.links.close(link, now)
 
-    @property
-    def connection(self) -> str:
-        """The connection's state in one word, as :class:`State` has it."""
-        if self.ending.finished:
-            return "stopped"
-        if self.stopping:
-            return "stopping"
-        if self.links.live is not None:
-            return "ready"
-        if self.links.usable() is not None:
-            return "draining"
-        return "reconnecting" if self.connecting.was_live else "connecting"
-
     def _tell_state(self, now: float) -> None:
         told, state_at = self._told, self.telling.state_at
         is_due = state_at is not None and state_at <= now
-        if not is_due and told is not None and told.connection == self.connection:
+        if (
+            not is_due
+            and told is not None
+            and told.connection == snapshot.connection(self)
+        ):
             return
         self.telling.told_state(now, last=self.ending.finished)
         self._told = snapshot.of(self, now)

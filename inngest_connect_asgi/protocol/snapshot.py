@@ -10,27 +10,40 @@ from ..messages import InFlight, State
 if TYPE_CHECKING:
     from .core import Core
 
-__all__ = ["go_on_from", "of"]
+__all__ = ["connection", "go_on_from", "of"]
 
 IN_FLIGHT_SHOWN = 100
+
+
+def connection(core: Core) -> str:
+    """The connection's state in one word, as :class:`State` has it."""
+    if core.ending.finished:
+        return "stopped"
+    if core.stopping:
+        return "stopping"
+    if core.links.live is not None:
+        return "ready"
+    if core.links.usable() is not None:
+        return "draining"
+    return "reconnecting" if core.connecting.was_live else "connecting"
 
 
 def of(core: Core, now: float) -> State:
     """The state as it is."""
     link, connecting, watch = core.links.live, core.connecting, core.stalling.watch
     leases, replies, outcomes = core.leases, core.replies, core.delivering.outcomes
-    epoch, wall = core.epoch, core.telling.wall
+    losing, epoch, wall = core.losing, core.epoch, core.telling.wall
     return State(
-        connection=core.connection,
+        connection=connection(core),
         at=epoch + now,
         connection_id=link.connection_id if link else None,
         gateway_group=link.gateway_group if link else None,
         connected_at=wall(link.live_at) if link else None,
         reconnects=connecting.reconnects,
         reconnects_by=dict(connecting.reconnects_by),
-        failures_by=dict(connecting.failures_by),
-        last_error=connecting.last_error,
-        last_error_at=wall(connecting.last_error_at),
+        failures_by=dict(losing.failures_by),
+        last_error=losing.last_error,
+        last_error_at=wall(losing.last_error_at),
         heartbeat_interval=link.heartbeat_interval if link else None,
         heartbeat_sent_at=wall(link.heartbeat_sent_at) if link else None,
         heartbeat_answered_at=wall(link.heartbeat_answered_at) if link else None,
