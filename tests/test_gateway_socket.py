@@ -5,6 +5,7 @@ import contextlib
 import pathlib
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from socket import SHUT_WR
 
 import pytest
 import trustme
@@ -140,6 +141,35 @@ def test_an_acknowledgement_that_nobody_wants_any_more_is_not_written() -> None:
             socket.write()
             assert await connection.recv() == HEARTBEAT
             await asyncio.wait([socket.abort()])
+
+    run(main)
+
+
+@pytest.mark.parametrize("when", ["before", "as it writes"])
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+def test_nothing_is_taken_for_written_on_a_connection_that_broke(
+    secure: bool, when: str, request: pytest.FixtureRequest
+) -> None:
+    """Or a request would run whose acknowledgement never left."""
+    context = request.getfixturevalue("tls") if secure else None
+
+    async def main() -> None:
+        listener = Listener()
+        async with gateway(context) as (url, _):
+            socket = GatewaySocket(1, url, listener, Network())
+            await listener.open.wait()
+            assert socket._connection is not None
+            transport = socket._connection.transport
+            if when == "before":
+                transport.abort()
+            else:
+                # The kernel says so, and the loop has not heard of it.
+                transport.get_extra_info("socket").shutdown(SHUT_WR)
+            for number in range(10):
+                delivery = lease(f"r{number}").delivery
+                socket.send(Send(1, b"acknowledgement", delivery))
+                assert socket.write() == []
+            await asyncio.wait_for(listener.gone.wait(), 10)
 
     run(main)
 

@@ -126,11 +126,11 @@ class GatewaySocket:
             The frames that are on the wire now and bear a delivery.
         """
         connection = self._connection
-        if connection is None or connection.protocol.state is not State.OPEN:
+        if connection is None or connection.is_gone:
             return []
         written: list[Send | SendReply] = []
         while (self._frames or self._bulk) and not self._paused:
-            size = 0
+            size, batch = 0, []
             while size < BATCH_SIZE and (self._frames or self._bulk):
                 frame = (self._frames or self._bulk).popleft()
                 if not self._listener.wants(frame):
@@ -139,10 +139,14 @@ class GatewaySocket:
                 connection.protocol.send_binary(data)
                 size += len(data)
                 if frame.delivery is not None:
-                    written.append(frame)
+                    batch.append(frame)
             # Not writelines(): from 3.12.0 to 3.12.8, in 3.13.0 and in 3.13.1 that
             # never says that it has had enough (CVE-2024-12254).
             connection.transport.write(b"".join(connection.protocol.data_to_send()))
+            if connection.is_gone:
+                # It has found out as it wrote: nothing of this is on the wire.
+                return written
+            written += batch
         if self._close_reason is not None and not (self._frames or self._bulk):
             self._ending.set()
         return written
@@ -276,6 +280,11 @@ class Connection(ClientConnection):
         self._fragments: list[bytes] = []
         self._is_text = False
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether what is written goes nowhere, which it may know before it is told."""
+        return self.protocol.state is not State.OPEN or _is_closing(self.transport)
+
     @_contained
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -317,6 +326,19 @@ class Connection(ClientConnection):
     def resume_writing(self) -> None:
         super().resume_writing()
         self.owner.resume()
+
+
+def _is_closing(transport: asyncio.Transport) -> bool:
+    try:
+        if transport.is_closing():
+            return True
+        # That of TLS does not say so of the one that it writes to.
+        tls: Any = getattr(transport, "_ssl_protocol", None)
+        below: asyncio.Transport | None = getattr(tls, "_transport", None)
+        return below is not None and below.is_closing()
+    except Exception:
+        # One of asyncio that is closed has forgotten whom it asks.
+        return True
 
 
 def _limit_unsent(connection: ClientConnection) -> None:

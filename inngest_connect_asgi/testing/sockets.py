@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -86,13 +87,8 @@ class Sockets:
         closed = asyncio.ensure_future(self._server.wait_closed())
         await asyncio.wait([closed], timeout=STOP_TIMEOUT)
         if not closed.done():
-            # Nobody is to wait here for a peer, or for a task of ours.
-            left = ", ".join(f"#{each.number} {each.phase}" for each in self.open())
-            logger.warning("Stopped listening; what is left of connections: %s", left)
-            for connection in self.open():
-                connection.socket.transport.abort()
-            for handler in list(self._handlers):
-                handler.cancel()
+            # One that was accepted meanwhile; or asyncio has lost count of them.
+            logger.warning("Stopped listening, and a connection is not closed yet")
             closed.cancel()
 
     async def reset(self) -> None:
@@ -106,14 +102,22 @@ class Sockets:
     async def _close_all(self) -> None:
         open_connections = self.open()
         closing = [
-            asyncio.ensure_future(connection.socket.close(*CLOSING))
-            for connection in open_connections
+            asyncio.ensure_future(_close(connection)) for connection in open_connections
         ]
         if closing:
             await asyncio.wait(closing, timeout=1.0)
         for connection in open_connections:
             connection.socket.transport.abort()
-        await asyncio.gather(*closing, return_exceptions=True)
+        # Nobody is to wait here for a peer, or for a task of ours.
+        at_work = [*closing, *self._handlers]
+        if at_work:
+            _, at_work_still = await asyncio.wait(at_work, timeout=STOP_TIMEOUT)
+            if at_work_still:
+                left = ", ".join(f"#{each.number} {each.phase}" for each in self.open())
+                logger.warning("Had to end what was at work on connections: %s", left)
+                for task in at_work_still:
+                    task.cancel()
+                await asyncio.wait(at_work_still, timeout=STOP_TIMEOUT)
         for connection in self.router.connections:
             for handler in connection.handlers:
                 handler.cancel()
@@ -298,6 +302,11 @@ class Sockets:
         await asyncio.sleep(self.drain_timeout)
         connection.set_status("draining")
         connection.no_forwarding.set()
+        await connection.socket.close(*CLOSING)
+
+
+async def _close(connection: Connection) -> None:
+    with contextlib.suppress(Exception):  # it may be broken already
         await connection.socket.close(*CLOSING)
 
 
