@@ -34,6 +34,7 @@ from inngest_connect_asgi.protocol.wire import connect_pb2
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker import config
 
+from . import phases
 from .harness import closings
 from .servers import Uvicorn, free_port
 
@@ -377,6 +378,12 @@ def test_the_floors_are_those_that_are_checked() -> None:
     (contract,) = project["tool"]["importlinter"]["contracts"]
     layers = [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
     assert layers[:-1] == [floors[floor] for floor in sorted(floors, reverse=True)]
+
+
+def test_the_picture_of_the_phases_is_that_of_the_table() -> None:
+    assert f"{phases.BEGIN}\n\n{phases.picture()}\n\n{phases.END}" in (
+        phases.PAGE.read_text()
+    )
 
 
 def test_every_kind_of_frame_is_in_the_protocol() -> None:

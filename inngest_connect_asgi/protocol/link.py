@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..messages import Delivery, Lease
 
-__all__ = ["Link", "Phase"]
+__all__ = ["TRANSITIONS", "Link", "Phase"]
 
 
 class Phase(enum.Enum):
@@ -27,6 +27,22 @@ class Phase(enum.Enum):
     CLOSING = "closing"
     """The close frame is on its way."""
 
+
+# What leads from a phase to the next. From each of them a link may also be lost, by the
+# word of the network, or because its time is up: then it is forgotten.
+TRANSITIONS: dict[Phase, dict[str, Phase]] = {
+    Phase.STARTING: {"the API names a gateway": Phase.OPENING},
+    Phase.OPENING: {"the WebSocket is open": Phase.GREETING},
+    Phase.GREETING: {"GATEWAY_HELLO": Phase.SYNCING},
+    Phase.SYNCING: {"GATEWAY_CONNECTION_READY": Phase.LIVE},
+    Phase.LIVE: {
+        "GATEWAY_CLOSING": Phase.RETIRING,
+        "another link is live": Phase.RETIRING,
+        "the worker stops": Phase.CLOSING,
+    },
+    Phase.RETIRING: {"nothing is owed on it": Phase.CLOSING},
+    Phase.CLOSING: {},
+}
 
 _CONNECTING = (Phase.STARTING, Phase.OPENING, Phase.GREETING, Phase.SYNCING)
 _USABLE = (Phase.LIVE, Phase.RETIRING)
@@ -89,9 +105,13 @@ class Link:
     """By request id, the replies that were written on it, with no ack yet."""
 
     def __post_init__(self) -> None:
-        self.enter(self.phase, self.started_at)
+        self._begin(self.phase, self.started_at)
 
     def enter(self, phase: Phase, now: float) -> None:
+        assert phase in TRANSITIONS[self.phase].values(), (self.phase, phase)
+        self._begin(phase, now)
+
+    def _begin(self, phase: Phase, now: float) -> None:
         self.phase = phase
         timeout = TIMEOUTS.get(phase)
         self.deadline = None if timeout is None else now + timeout
