@@ -727,8 +727,10 @@ def test_wrong_client() -> None:
 def test_what_can_not_go_over_a_wire_is_named(
     option: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = inngest.Inngest(app_id="app", is_production=False)
-    monkeypatch.setattr(inngest.Inngest, option, value, raising=False)
+    app_id = value if option == "app_id" else "app"
+    client = inngest.Inngest(app_id=app_id, is_production=False)
+    if option != "app_id":
+        monkeypatch.setattr(inngest.Inngest, option, value, raising=False)
     with pytest.raises(ConfigurationError, match=option):
         sdk.Client.of(client)
 
