@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -20,7 +21,8 @@ __all__ = ["DEFAULT_URL", "check"]
 DEFAULT_URL = "http://127.0.0.1:8000/healthz"
 
 TIMEOUT = 5.0
-"""Seconds."""
+"""Seconds for all of it: a socket's own would be for each read, which an answer in
+drops never exceeds."""
 
 
 def check(url: str = DEFAULT_URL) -> int:
@@ -29,14 +31,28 @@ def check(url: str = DEFAULT_URL) -> int:
     Returns:
         The exit code: 0 for a healthy worker, 1 for anything else.
     """
-    try:
-        status, reason = _get(url)
-    except (OSError, ValueError, ConnectError, http.client.HTTPException) as error:
-        status, reason = 0, one_line(str(error)) or describe(error)
+    status, reason = 0, f"no whole answer within {TIMEOUT:g} seconds"
+    answers: list[tuple[int, str]] = []
+    # One that hangs, in a look-up of a name for instance, is not waited for.
+    thread = threading.Thread(target=lambda: answers.append(_ask(url)), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    if answers:
+        status, reason = answers[0]
     healthy = status == 200
     shown = one_line(url)
     print(f"{'healthy' if healthy else 'unhealthy'}: {reason} ({shown})")
     return 0 if healthy else 1
+
+
+def _ask(url: str) -> tuple[int, str]:
+    """The status, or 0, and a reason. Raises nothing."""
+    try:
+        return _get(url)
+    except (OSError, ValueError, ConnectError, http.client.HTTPException) as error:
+        return 0, one_line(str(error)) or describe(error)
+    except BaseException as error:
+        return 0, describe(error)
 
 
 def _get(url: str) -> tuple[int, str]:
@@ -74,7 +90,7 @@ def _trust() -> ssl.SSLContext:
 def _reason(body: bytes) -> str:
     try:
         report = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if not isinstance(report, dict):
         return ""

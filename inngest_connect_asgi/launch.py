@@ -232,7 +232,12 @@ def prelude() -> bytes:
     """What a child is to be told before anything else, as bytes for its pipe."""
     variables = {
         "__name__": "__main__",
-        "path": [each for entry in sys.path if (each := _absolute(entry))],
+        # What is no text, Python's own import takes no notice of either.
+        "path": [
+            each
+            for entry in sys.path
+            if isinstance(entry, str) and (each := _absolute(entry))
+        ],
         "modules": found(),
     }
     return pipe.frame(marshal.dumps((_PREPARE, variables)))
@@ -251,7 +256,7 @@ def found() -> dict[str, Place]:
             with suppress(Exception):
                 modules[name] = importlib.util.find_spec(name)
     namespaces = {""}
-    for name in sorted(modules):
+    for name in sorted(name for name in modules if isinstance(name, str)):
         if name.rpartition(".")[0] in namespaces and not _is_pythons(name):
             with suppress(Exception):
                 if (place := _place(modules[name])) is not None:

@@ -52,6 +52,7 @@ __all__ = [
     "FunctionRunner",
     "check_version",
     "hash_signing_key",
+    "is_text",
     "served_function_ids",
 ]
 
@@ -136,6 +137,19 @@ class Client:
         Raises:
             ConfigurationError: It has no signing key in production, or a bad one.
         """
+        # Since 0.5.18.
+        app_version = getattr(client, "app_version", None)
+        for option, text in (("app_id", client.app_id), ("app_version", app_version)):
+            if text is not None and not is_text(text):
+                raise ConfigurationError(
+                    f"the client's {option} must be a text, not {text!r}"
+                )
+        if client.env is not None and not _is_header_value(client.env):
+            raise ConfigurationError(
+                f"the app {client.app_id!r} has the env {client.env!r}, which is no "
+                "name of an environment: set INNGEST_ENV, or the client's env, to one "
+                "without control characters, outer blanks and letters beyond ASCII"
+            )
         key = fallback = None
         if client.is_production:
             if not client.signing_key:
@@ -150,8 +164,7 @@ class Client:
                 )
         return cls(
             app_id=client.app_id,
-            # Since 0.5.18.
-            app_version=getattr(client, "app_version", None),
+            app_version=app_version,
             api_origin=client.api_origin,
             environment=client.env,
             is_production=client.is_production,
@@ -483,14 +496,7 @@ def _outcome(run: Run, response: comm_lib.CommResponse) -> Outcome:
     status = response.status_code if response.status_code in (200, 206) else 500
     no_retry = response.no_retry
     if len(body) > MAX_BODY_SIZE:
-        message = (
-            f"the {'error' if status == 500 else 'output'} of "
-            f"{run.request.lease.function_slug} is "
-            f"{len(body)} bytes, more than the {MAX_BODY_SIZE} that Inngest Connect "
-            "can carry"
-        )
-        logs.emit(logging.ERROR, message)
-        body = _error_body("output_too_large", message, "OutputTooLargeError")
+        body = _too_large(run, "error" if status == 500 else "output", len(body))
         # Output won't get smaller in another attempt, but an error may be overcome.
         no_retry = no_retry or status != 500
         status = 500
@@ -517,15 +523,36 @@ def _failure(run: Run, error: BaseException) -> Outcome:
         error=error,
         extra={"request_id": lease.request_id, "run_id": lease.run_id},
     )
-    return Outcome(
-        status=500,
-        body=_error_body("unknown", _text(error), type(error).__name__),
-        sdk_version=f"inngest-{LANGUAGE}:v{VERSION}",
+    body = _error_body("unknown", _text(error), type(error).__name__)
+    if len(body) > MAX_BODY_SIZE:
+        body = _too_large(run, "error", len(body))
+    return Outcome(status=500, body=body, sdk_version=f"inngest-{LANGUAGE}:v{VERSION}")
+
+
+def _too_large(run: Run, what: str, size: int) -> bytes:
+    """The body to send instead of one that no gateway reads."""
+    message = (
+        f"the {what} of {run.request.lease.function_slug} is {size} bytes, more than "
+        f"the {MAX_BODY_SIZE} that Inngest Connect can carry"
     )
+    logs.emit(logging.ERROR, message)
+    return _error_body("output_too_large", message, "OutputTooLargeError")
 
 
 def _error_body(code: str, message: str, name: str) -> bytes:
     return json.dumps({"code": code, "message": message, "name": name}).encode()
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a text that can go over a wire: without half characters."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_header_value(text: str) -> bool:
+    return text.isascii() and text.isprintable() and text == text.strip()
 
 
 def _kind(value: object) -> str:

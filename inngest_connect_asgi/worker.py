@@ -273,7 +273,7 @@ class Worker:
 
     def _log(self, message: Log) -> None:
         # Not logged here: a handler may block, and with it the heartbeats.
-        if logging.getLogger(message.name).isEnabledFor(message.level):
+        if logs.is_enabled(message.name, message.level):
             self._log_writer.put(
                 logs.record(
                     message.level,

@@ -23,7 +23,7 @@ from inngest_connect_asgi.network import Network
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.wire import connect_pb2 as wire
 
-from .hostile import tunnel
+from .hostile import Behaviour, HostileServer, answer, drops, tunnel
 from .ways import Authority, clean
 
 KEY = "signkey-test-" + "ab" * 16
@@ -120,6 +120,25 @@ def test_healthcheck_without_an_answer(url: str) -> None:
     assert result.stdout.startswith("unhealthy: ")
     assert "s3cr3t" not in result.stdout
     assert result.stdout.count("\n") == 1
+    assert not result.stderr
+
+
+@pytest.mark.parametrize(
+    ("behave", "code", "line"),
+    [
+        (drops(b"HTTP/1.1 200 OK\r\n\r\n"), 1, "unhealthy: no whole answer within 5"),
+        (drops(b"HTTP/1.1 200 OK\r\n"), 1, "unhealthy: no whole answer within 5"),
+        (answer(b"[" * 100_000), 0, "healthy: HTTP status 200"),
+    ],
+    ids=["body", "head", "nested"],
+)
+def test_healthcheck_ends_whatever_the_answer(
+    behave: Behaviour, code: int, line: str
+) -> None:
+    with HostileServer(behave) as server:
+        result = command("healthcheck", f"{server.origin}/healthz")
+    assert result.returncode == code
+    assert result.stdout.startswith(line)
     assert not result.stderr
 
 

@@ -15,6 +15,7 @@ import types
 import venv
 import zipfile
 from importlib.machinery import ModuleSpec
+from typing import Any
 
 import httpx
 import pytest
@@ -231,6 +232,9 @@ def test_an_odd_module_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "liar", liar)
     monkeypatch.setitem(sys.modules, "no_module", object())
     monkeypatch.setitem(sys.modules, "nothing", None)
+    modules: dict[Any, Any] = sys.modules
+    monkeypatch.setitem(modules, 5, None)
+    monkeypatch.setattr(sys, "path", [*sys.path, None, 5, b"/bytes"])
     found = launch.found()
     assert not {"lazy", "liar", "no_module", "nothing"} & set(found)
     assert launch.prelude()
