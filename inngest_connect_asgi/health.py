@@ -18,7 +18,10 @@ from . import logs
 from .libraries import version
 from .messages import SILENCE, Configuration, State
 
-__all__ = ["Event", "Health", "Sample", "Verdict", "facts"]
+__all__ = ["DESCRIPTION", "Event", "Health", "Sample", "Verdict", "facts"]
+
+DESCRIPTION = "Inngest Connect worker"
+"""By which a report is known as one of ours."""
 
 GRACE = 1.0
 """Seconds that a heartbeat and its answer may be late before that is a failure."""
@@ -230,7 +233,7 @@ class Health:
         return {
             "status": status,
             "output": verdict.reason,
-            "description": "Inngest Connect worker",
+            "description": DESCRIPTION,
             "serviceId": self.facts.get("instance_id"),
             "version": self.facts.get("inngest-connect-asgi"),
             "notes": [f"{name} {value}" for name, value in self.facts.items()],

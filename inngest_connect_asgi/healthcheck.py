@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .errors import ConnectError, describe, one_line
@@ -15,12 +15,14 @@ from .errors import ConnectError, describe, one_line
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["DEFAULT_URL", "check"]
+__all__ = ["DEFAULT_URL", "check", "report"]
 
 DEFAULT_URL = "http://127.0.0.1:8000/healthz"
 
 TIMEOUT = 5.0
 """Seconds."""
+
+_UNREACHABLE = (OSError, ValueError, ConnectError, http.client.HTTPException)
 
 
 def check(url: str = DEFAULT_URL) -> int:
@@ -30,16 +32,32 @@ def check(url: str = DEFAULT_URL) -> int:
         The exit code: 0 for a healthy worker, 1 for anything else.
     """
     try:
-        status, reason = _get(url)
-    except (OSError, ValueError, ConnectError, http.client.HTTPException) as error:
+        status, body = _get(url)
+    except _UNREACHABLE as error:
         status, reason = 0, one_line(str(error)) or describe(error)
+    else:
+        reason = _reason(_parse(body)) or f"HTTP status {status}"
     healthy = status == 200
     shown = one_line(url)
     print(f"{'healthy' if healthy else 'unhealthy'}: {reason} ({shown})")
     return 0 if healthy else 1
 
 
-def _get(url: str) -> tuple[int, str]:
+def report(url: str) -> tuple[dict[str, Any], str]:
+    """The report that an app serves at ``url``; empty where it serves none.
+
+    Returns:
+        The report, and in one line what it says, or why there is none.
+    """
+    try:
+        status, body = _get(url)
+    except _UNREACHABLE as error:
+        return {}, one_line(str(error)) or describe(error)
+    found = _parse(body)
+    return found, _reason(found) or f"HTTP status {status}"
+
+
+def _get(url: str) -> tuple[int, bytes]:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -57,10 +75,9 @@ def _get(url: str) -> tuple[int, str]:
         query = f"?{parts.query}" if parts.query else ""
         connection.request("GET", (parts.path or "/") + query)
         response = connection.getresponse()
-        body = response.read(1024 * 1024)
+        return response.status, response.read(1024 * 1024)
     finally:
         connection.close()
-    return response.status, _reason(body) or f"HTTP status {response.status}"
 
 
 def _trust() -> ssl.SSLContext:
@@ -71,12 +88,14 @@ def _trust() -> ssl.SSLContext:
     return trust.make_context()
 
 
-def _reason(body: bytes) -> str:
+def _parse(body: bytes) -> dict[str, Any]:
     try:
-        report = json.loads(body)
+        found = json.loads(body)
     except ValueError:
-        return ""
-    if not isinstance(report, dict):
-        return ""
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reason(report: dict[str, Any]) -> str:
     reason = str(report.get("output") or report.get("status") or "")
     return one_line(" ".join(reason.split()))

@@ -1072,6 +1072,7 @@ def test_the_doctor_shows_no_token_of_a_gateway(gateway: LocalGateway) -> None:
             ["graceful_timeout of 5 s"],
         ),
         ({}, "workers = 4\ntimeout = 10\n", ["timeout of 10 s (gunicorn.conf.py)"]),
+        ({}, "timeout: int = 10\nname: str", ["timeout of 10 s (gunicorn.conf.py)"]),
         ({}, "timeout = 60\ngraceful_timeout = 60", []),
         ({}, "import os\ntimeout = int(os.environ['X'])", []),
         ({}, "this is not Python", []),
@@ -1080,6 +1081,24 @@ def test_the_doctor_shows_no_token_of_a_gateway(gateway: LocalGateway) -> None:
             {"WEB_CONCURRENCY": "4", "INNGEST_CONNECT_ISOLATION": "process"},
             None,
             ["--timeout-worker-healthcheck"],
+        ),
+        (
+            {
+                "UVICORN_WORKERS": "4",
+                "WEB_CONCURRENCY": "1",
+                "INNGEST_CONNECT_ISOLATION": "process",
+            },
+            None,
+            ["with 4 workers (UVICORN_WORKERS)"],
+        ),
+        (
+            {
+                "UVICORN_WORKERS": "4",
+                "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60",
+                "INNGEST_CONNECT_ISOLATION": "process",
+            },
+            None,
+            [],
         ),
         ({"WEB_CONCURRENCY": "4"}, None, []),
         ({"WEB_CONCURRENCY": "1", "INNGEST_CONNECT_ISOLATION": "process"}, None, []),
