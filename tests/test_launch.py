@@ -235,7 +235,7 @@ def test_an_odd_module_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "liar", liar)
     monkeypatch.setitem(sys.modules, "no_module", object())
     monkeypatch.setitem(sys.modules, "nothing", None)
-    monkeypatch.setitem(sys.modules, 3, lazy)  # type: ignore[call-overload]
+    monkeypatch.setitem(vars(sys)["modules"], 3, lazy)
     monkeypatch.setitem(sys.modules, Text("odd"), types.ModuleType("odd"))
     monkeypatch.setattr(sys, "path", [*sys.path, None, b"/x", Text("/x")])
     found = launch.found()

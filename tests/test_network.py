@@ -819,6 +819,22 @@ def test_a_certifi_without_its_file_does_no_harm(
     assert "certifi" not in trust.description({})
 
 
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_a_variable_that_is_empty_hides_no_store(
+    name: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL would look for a file without a name."""
+    paths = ssl.get_default_verify_paths()
+    if name == "SSL_CERT_FILE":
+        store = paths._replace(openssl_cafile=str(authority.file))
+    else:
+        store = paths._replace(openssl_capath=str(authority.hashed()))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: store)
+    monkeypatch.setenv(name, "")
+    handshake(trust.make_context(), authority.server())
+    assert str(authority.file.parent) in trust.description()
+
+
 @pytest.mark.skipif(not hasattr(ssl, "OPENSSL_VERSION_INFO"), reason="no OpenSSL")
 @pytest.mark.usefixtures("isolation")
 def test_openssl_is_configured_alike(
