@@ -89,13 +89,15 @@ def serve(
     gateway: LocalGateway,
     workers: int,
     *arguments: str,
+    app: str = APP,
     **options: object,
 ) -> Server:
     for module in (make.__name__.partition("_")[0], NEEDS.get(make)):
         if module is not None and not is_installed(module):
             pytest.skip(f"{module} is not installed: nothing was tested with it")
     port = free_port()
-    command = [*make(workers, port), *arguments]
+    words = [app if word == APP else word for word in make(workers, port)]
+    command = [*words, *arguments]
     return Server(command, gateway.environ, url=f"http://127.0.0.1:{port}", **options)
 
 
@@ -207,12 +209,7 @@ def test_a_start_that_fails_ends_the_server(
 ) -> None:
     """Or it would serve on without a worker, and without a word."""
     app = APP if lifespan == "with" else PLAIN
-
-    def command(workers: int, port: int) -> list[str]:
-        return [app if word == APP else word for word in make(workers, port)]
-
-    command.__name__ = make.__name__
-    with serve(command, gateway, 1, no_threads=True) as server:
+    with serve(make, gateway, 1, app=app, no_threads=True) as server:
         server.wait(30)
     reason = "the Connect worker could not be started: RuntimeError: can't start new"
     assert f"Inngest Connect is not running: {reason}" in server.log
