@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import pathlib
 import signal
 import sys
 import time
@@ -334,6 +335,27 @@ def test_gunicorns_timeout_ends_a_worker_whose_loop_is_held_up(
         server.wait_for_log("WORKER TIMEOUT")
         gateway.wait_until(lambda: first.phase == "closed")
         assert not gateway.received("WORKER_REPLY")
+
+
+@pytest.mark.parametrize("make", [granian, hypercorn])
+def test_a_limit_for_the_apps_shutdown_ends_a_drain(
+    gateway: LocalGateway, make: Command, tmp_path: pathlib.Path
+) -> None:
+    option = "--workers-kill-timeout=1"
+    if make is hypercorn:
+        file = tmp_path / "hypercorn.toml"
+        file.write_text("shutdown_timeout = 1\n")
+        option = f"--config={file}"
+    with serve(make, gateway, 1, option, shutdown_timeout=60) as server:
+        gateway.wait_for_worker(timeout=30)
+        gateway.send("wait", {"seconds": 50})
+        gateway.wait_until(lambda: gateway.received("WORKER_REQUEST_ACK"))
+        server.signal(signal.SIGTERM)
+        gateway.wait_until(lambda: gateway.received("WORKER_PAUSE"))
+        # Long before the function ends, or shutdown_timeout.
+        server.wait(30)
+    (run,) = gateway.runs
+    assert run.status == "running"
 
 
 @pytest.mark.parametrize("make", [gunicorn, uvicorn, granian])
