@@ -343,7 +343,9 @@ def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
     if value in ("", "thread"):
         return "thread"
     if value == "process":
-        if getattr(sys, "frozen", False) or not sys.executable:
+        if getattr(sys, "frozen", False) or not os.access(
+            sys.executable or "", os.X_OK
+        ):
             raise ConfigurationError(
                 f'{name}="process" needs a Python interpreter to start, which a frozen '
                 'or embedded program does not have; use "thread"'

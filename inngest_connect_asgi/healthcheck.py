@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .errors import ConnectError, describe, one_line
@@ -16,7 +16,7 @@ from .errors import ConnectError, describe, one_line
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["DEFAULT_URL", "check"]
+__all__ = ["DEFAULT_URL", "check", "report"]
 
 DEFAULT_URL = "http://127.0.0.1:8000/healthz"
 
@@ -31,31 +31,47 @@ def check(url: str = DEFAULT_URL) -> int:
     Returns:
         The exit code: 0 for a healthy worker, 1 for anything else.
     """
-    status, reason = 0, f"no whole answer within {TIMEOUT:g} seconds"
-    answers: list[tuple[int, str]] = []
-    # One that hangs, in a look-up of a name for instance, is not waited for.
-    thread = threading.Thread(target=lambda: answers.append(_ask(url)), daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
-    if answers:
-        status, reason = answers[0]
+    status, _, reason = _ask(url)
     healthy = status == 200
     shown = one_line(url)
     print(f"{'healthy' if healthy else 'unhealthy'}: {reason} ({shown})")
     return 0 if healthy else 1
 
 
-def _ask(url: str) -> tuple[int, str]:
-    """The status, or 0, and a reason. Raises nothing."""
+def report(url: str) -> tuple[dict[str, Any], str]:
+    """The report that an app serves at ``url``; empty where it serves none.
+
+    Returns:
+        The report, and in one line what it says, or why there is none.
+    """
+    _, found, reason = _ask(url)
+    return found, reason
+
+
+def _ask(url: str) -> tuple[int, dict[str, Any], str]:
+    """The status, or 0, the report and a reason. Raises nothing."""
+    answers: list[tuple[int, dict[str, Any], str]] = []
+    # One that hangs, in a look-up of a name for instance, is not waited for.
+    thread = threading.Thread(target=lambda: answers.append(_answer(url)), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    if answers:
+        return answers[0]
+    return 0, {}, f"no whole answer within {TIMEOUT:g} seconds"
+
+
+def _answer(url: str) -> tuple[int, dict[str, Any], str]:
     try:
-        return _get(url)
+        status, body = _get(url)
     except (OSError, ValueError, ConnectError, http.client.HTTPException) as error:
-        return 0, one_line(str(error)) or describe(error)
+        return 0, {}, one_line(str(error)) or describe(error)
     except BaseException as error:
-        return 0, describe(error)
+        return 0, {}, describe(error)
+    found = _parse(body)
+    return status, found, _reason(found) or f"HTTP status {status}"
 
 
-def _get(url: str) -> tuple[int, str]:
+def _get(url: str) -> tuple[int, bytes]:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -73,10 +89,9 @@ def _get(url: str) -> tuple[int, str]:
         query = f"?{parts.query}" if parts.query else ""
         connection.request("GET", (parts.path or "/") + query)
         response = connection.getresponse()
-        body = response.read(1024 * 1024)
+        return response.status, response.read(1024 * 1024)
     finally:
         connection.close()
-    return response.status, _reason(body) or f"HTTP status {response.status}"
 
 
 def _trust() -> ssl.SSLContext:
@@ -87,12 +102,14 @@ def _trust() -> ssl.SSLContext:
     return trust.make_context()
 
 
-def _reason(body: bytes) -> str:
+def _parse(body: bytes) -> dict[str, Any]:
     try:
-        report = json.loads(body)
+        found = json.loads(body)
     except (ValueError, RecursionError):
-        return ""
-    if not isinstance(report, dict):
-        return ""
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reason(report: dict[str, Any]) -> str:
     reason = str(report.get("output") or report.get("status") or "")
     return one_line(" ".join(reason.split()))

@@ -232,7 +232,7 @@ def prelude() -> bytes:
     """What a child is to be told before anything else, as bytes for its pipe."""
     variables = {
         "__name__": "__main__",
-        # What is no text, Python's own import takes no notice of either.
+        # Python passes over what is no text.
         "path": [
             each
             for entry in sys.path
@@ -249,14 +249,19 @@ def found() -> dict[str, Place]:
     By name; of packages whose parts may be in several places, the parts as well.
     """
     places: dict[str, Place] = {}
-    modules: dict[str, object] = {**sys.modules}
+    # Whoever puts modules there by hand may use any key, and any kind of text.
+    modules: dict[str, object] = {
+        str(name): module
+        for name, module in list(sys.modules.items())
+        if isinstance(name, str)
+    }
     for name in _LATER:
         if name not in modules:
             # It is the app's import hooks that look.
             with suppress(Exception):
                 modules[name] = importlib.util.find_spec(name)
     namespaces = {""}
-    for name in sorted(name for name in modules if isinstance(name, str)):
+    for name in sorted(modules):
         if name.rpartition(".")[0] in namespaces and not _is_pythons(name):
             with suppress(Exception):
                 if (place := _place(modules[name])) is not None:
@@ -287,6 +292,7 @@ def _place(module: object) -> Place | None:
 
 def _absolute(path: str) -> str | None:
     """An empty entry stands for the working directory."""
+    path = str(path)
     try:
         return os.path.abspath(path)
     except FileNotFoundError:  # a deploy has removed it beneath the app

@@ -116,13 +116,20 @@ class Worker:
         """Start the runtime, and wait for it as ``startup_timeout`` says.
 
         Raises:
-            StartupError: No connection was ready in time.
+            StartupError: No connection was ready in time, or the event loop is none
+                of asyncio's.
         """
         settings = self._settings
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise StartupError(
+                "the app does not run on an event loop of asyncio's, which Inngest's "
+                "SDK needs: with hypercorn, leave out --worker-class trio"
+            ) from None
         self._configuration = settings.configuration()
         self._surroundings = integrations.surroundings()
         self._health.begin(facts(self._configuration))
-        self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._mailbox = Mailbox(self._loop, self._receive)
         self._pool: Executor = FunctionThreads(
