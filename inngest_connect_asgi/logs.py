@@ -16,7 +16,16 @@ from contextlib import suppress
 
 from . import ends
 
-__all__ = ["LOGGER", "Writer", "disabled", "emit", "handle", "is_enabled", "record"]
+__all__ = [
+    "LOGGER",
+    "Writer",
+    "disabled",
+    "emit",
+    "emit_aside",
+    "handle",
+    "is_enabled",
+    "record",
+]
 
 LOGGER = "inngest_connect_asgi"
 
@@ -42,6 +51,15 @@ def emit(
             handle(record(level, message, error=error, extra=extra, name=name))
     except BaseException as failure:
         _contain(failure, message)
+
+
+def emit_aside(level: int, message: str) -> None:
+    """As :func:`emit`, without waiting for a handler that hangs. Raises nothing."""
+    # Without a thread there is nobody to tell who can be told safely.
+    with suppress(RuntimeError):
+        ends.start_thread(
+            lambda: emit(level, message), lambda _: None, name="inngest-connect-aside"
+        )
 
 
 def is_enabled(name: str, level: int) -> bool:

@@ -187,7 +187,7 @@ class Worker:
             await asyncio.wait_for(self._stopped.wait(), patience)
         except asyncio.TimeoutError:
             text = "The Connect runtime did not stop in time; going on without"
-            logs.emit(logging.ERROR, text)
+            logs.emit_aside(logging.ERROR, text)
         finally:
             await self._clean_up()
 
@@ -208,7 +208,9 @@ class Worker:
         try:
             await asyncio.wait_for(self._logged.wait(), LOG_TIMEOUT)
         except asyncio.TimeoutError:
-            logs.emit(logging.WARNING, "Some log records were not written in time")
+            logs.emit_aside(
+                logging.WARNING, "Some log records were not written in time"
+            )
 
     def _end_log(self) -> None:
         # Unless the loop is closed, which then has nobody who waits.
