@@ -8,12 +8,13 @@ __all__ = ["main"]
 
 USAGE = """\
 usage: python -m inngest_connect_asgi healthcheck [URL]
-       python -m inngest_connect_asgi doctor
+       python -m inngest_connect_asgi doctor [URL]
 
 healthcheck  Ask the app's health endpoint, print one line, exit with 0 or 1.
              URL is http://127.0.0.1:8000/healthz unless given.
 doctor       Check what this machine's environment makes of Inngest, step by
-             step, and exit with 0 or 1.
+             step, and exit with 0 or 1. Tells what the app itself reports, too,
+             where it runs and answers at URL.
 """
 
 
@@ -24,10 +25,10 @@ def main(arguments: list[str]) -> int:
         from .commands import healthcheck
 
         return healthcheck.check(*arguments[1:])
-    if arguments == ["doctor"]:
+    if arguments[:1] == ["doctor"] and len(arguments) <= 2:
         from .commands import doctor
 
-        return doctor.check()
+        return doctor.check(*arguments[1:])
     wanted = arguments in (["-h"], ["--help"])
     (sys.stdout if wanted else sys.stderr).write(USAGE)
     return 0 if wanted else 2

@@ -15,6 +15,7 @@ __all__ = [
     "StartupError",
     "describe",
     "format_traceback",
+    "last_line",
     "one_line",
     "quoted",
     "scrubbed",
@@ -113,6 +114,12 @@ def format_traceback(error: BaseException) -> str:
     except Exception:
         text = describe(error) + "\n"
     return scrubbed(text)
+
+
+def last_line(text: str) -> str:
+    """What a formatted traceback comes to, as :func:`describe` would show it."""
+    lines = text.rstrip().splitlines()
+    return one_line(lines[-1].strip()) if lines else ""
 
 
 def scrubbed(text: str) -> str:

@@ -9,12 +9,23 @@ from __future__ import annotations
 import logging
 import queue
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from . import ends
 
-__all__ = ["LOGGER", "Writer", "disabled", "emit", "handle", "record"]
+__all__ = [
+    "LOGGER",
+    "Writer",
+    "disabled",
+    "emit",
+    "emit_aside",
+    "handle",
+    "is_enabled",
+    "record",
+]
 
 LOGGER = "inngest_connect_asgi"
 
@@ -36,10 +47,27 @@ def emit(
         extra: Attributes of the record.
     """
     try:
-        if logging.getLogger(name).isEnabledFor(level):
+        if is_enabled(name, level):
             handle(record(level, message, error=error, extra=extra, name=name))
+    except BaseException as failure:
+        _contain(failure, message)
+
+
+def emit_aside(level: int, message: str) -> None:
+    """As :func:`emit`, without waiting for a handler that hangs. Raises nothing."""
+    # Without a thread there is nobody to tell who can be told safely.
+    with suppress(RuntimeError):
+        ends.start_thread(
+            lambda: emit(level, message), lambda _: None, name="inngest-connect-aside"
+        )
+
+
+def is_enabled(name: str, level: int) -> bool:
+    """Whether anybody wants a record. Where that can't be told: yes."""
+    try:
+        return logging.getLogger(name).isEnabledFor(level)
     except Exception:
-        _last_resort(message)
+        return True
 
 
 def record(
@@ -63,15 +91,20 @@ def record(
     try:
         made = make(name, level, __file__, 0, message, (), info, None, None)
         vars(made)
-    except Exception:
+    except BaseException as failure:
+        _let_pass(failure)
         made = logging.LogRecord(name, level, __file__, 0, message, (), info)
     for key, value in (extra or {}).items():
         if key not in _RESERVED:
-            setattr(made, key, value)
+            # It may be a property of the factory's own class.
+            with suppress(Exception):
+                setattr(made, key, value)
     if at is not None:
-        made.relativeCreated += (at - made.created) * 1000
-        made.created = at
-        made.msecs = at % 1 * 1000
+        with suppress(Exception):
+            made.relativeCreated += (at - made.created) * 1000
+        with suppress(Exception):
+            made.created = at
+            made.msecs = at % 1 * 1000
     return made
 
 
@@ -79,9 +112,9 @@ def handle(record: logging.LogRecord) -> None:
     """Give a record to its logger. Raises nothing."""
     try:
         logging.getLogger(record.name).handle(record)
-    except Exception:
+    except BaseException as failure:
         # A filter's. A handler's are its own business, and end up here too.
-        _last_resort(str(record.msg))
+        _contain(failure, str(record.msg))
 
 
 def disabled() -> str | None:
@@ -98,6 +131,20 @@ def disabled() -> str | None:
         f"the logger {LOGGER} is disabled: give logging's fileConfig or dictConfig "
         "disable_existing_loggers=False"
     )
+
+
+def _contain(failure: BaseException, message: str) -> None:
+    _let_pass(failure)
+    _last_resort(message)
+
+
+def _let_pass(failure: BaseException) -> None:
+    """Raise what is meant for the process. An exit or a cancellation is no more to
+    whoever logs than any other exception of a handler."""
+    if isinstance(failure, KeyboardInterrupt) and (
+        threading.current_thread() is threading.main_thread()
+    ):
+        raise failure
 
 
 def _last_resort(message: str) -> None:

@@ -134,6 +134,8 @@ class Campaign:
         self._events: list[str] = []
         self._quiet: list[tuple[float, float]] = []
         """When nothing was wrong, as seen from outside."""
+        self._enough = False
+        """Whether there was enough trouble."""
         self._log = _Named()
         self._watch_memory = watch_memory
 
@@ -195,8 +197,9 @@ class Campaign:
                 await off_loop(self.gateway.wait_for_worker)
                 making = asyncio.ensure_future(self._make_trouble())
                 await self._send_events()
-                making.cancel()
-                await asyncio.wait([making])
+                # Not in the middle of one: what goes down there comes up again below.
+                self._enough = True
+                await making
                 await off_loop(trouble.heal, self)
                 with contextlib.suppress(TimeoutError):  # the ledger says which
                     await off_loop(
@@ -286,6 +289,8 @@ class Campaign:
     async def _make_trouble(self) -> None:
         quiet_since = time.monotonic()
         for each in schedule(self.seed, self._faults):
+            if self._enough:
+                return
             await asyncio.sleep(each.pause)
             self._quiet.append((quiet_since, time.monotonic()))
             self.ledger.schedule.append(each)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import time
+from contextlib import suppress
 
 __all__ = [
     "children",
@@ -21,7 +22,9 @@ def children(pid: int) -> list[int]:
     """Every child, of whichever thread."""
     found: list[int] = []
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
+        # A thread may end meanwhile.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, (task / "children").read_text().split())
     return found
 
 

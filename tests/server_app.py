@@ -92,7 +92,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     print(f"app: started at {time.monotonic()}", flush=True)
     if fork:
         asyncio.get_running_loop().call_later(1.0, fork_and_wait)
+    ended = threading.Event()
+    if full_executor:
+        # More than it has threads, as consumers of queues are.
+        for _ in range(40):
+            asyncio.get_running_loop().run_in_executor(None, ended.wait)
     yield
+    ended.set()
     print("app: stopped", flush=True)
 
 
@@ -110,6 +116,7 @@ functions: list[inngest.Function[Any]] = [
     *(sleep, busy, crunch, native, seize),
 ]
 fork = options.pop("fork", False)
+full_executor = options.pop("full_executor", False)
 if options.pop("no_threads", False):
     # As if the system gave no more of them: nobody foresaw it.
     start_thread = threading.Thread.start

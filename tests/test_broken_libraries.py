@@ -26,7 +26,6 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 from starlette.applications import Starlette
 
-import inngest_connect_asgi
 from inngest_connect_asgi import libraries, prometheus
 from inngest_connect_asgi.integrations import observers as integrations
 from inngest_connect_asgi.integrations.surroundings import Surroundings
@@ -206,8 +205,9 @@ def module_is(name: str, value: object) -> Callable[[Patch], list[str]]:
         if parent == "opentelemetry":
             patch.setattr(sys.modules[parent], child, value)
         # As if it were imported for the first time.
-        patch.delitem(sys.modules, f"inngest_connect_asgi.{ours}", raising=False)
-        patch.delattr(inngest_connect_asgi, ours or "absent", raising=False)
+        where = "inngest_connect_asgi.integrations"
+        patch.delitem(sys.modules, f"{where}.{ours}", raising=False)
+        patch.delattr(sys.modules[where], ours or "absent", raising=False)
         return [said]
 
     install.__name__ = f"{name}_is_{value}"

@@ -19,12 +19,13 @@ import inngest
 import pytest
 
 from inngest_connect_asgi.commands import doctor
+from inngest_connect_asgi.health.report import Health
 from inngest_connect_asgi.network.access import Network
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.client import Client
 
-from .hostile import tunnel
+from .hostile import Behaviour, HostileServer, answer, drops, tunnel
 from .ways import Authority, clean
 
 KEY = "signkey-test-" + "ab" * 16
@@ -121,6 +122,25 @@ def test_healthcheck_without_an_answer(url: str) -> None:
     assert result.stdout.startswith("unhealthy: ")
     assert "s3cr3t" not in result.stdout
     assert result.stdout.count("\n") == 1
+    assert not result.stderr
+
+
+@pytest.mark.parametrize(
+    ("behave", "code", "line"),
+    [
+        (drops(b"HTTP/1.1 200 OK\r\n\r\n"), 1, "unhealthy: no whole answer within 5"),
+        (drops(b"HTTP/1.1 200 OK\r\n"), 1, "unhealthy: no whole answer within 5"),
+        (answer(b"[" * 100_000), 0, "healthy: HTTP status 200"),
+    ],
+    ids=["body", "head", "nested"],
+)
+def test_healthcheck_ends_whatever_the_answer(
+    behave: Behaviour, code: int, line: str
+) -> None:
+    with HostileServer(behave) as server:
+        result = command("healthcheck", f"{server.origin}/healthz")
+    assert result.returncode == code
+    assert result.stdout.startswith(line)
     assert not result.stderr
 
 
@@ -281,3 +301,52 @@ def test_doctor_finds_what_is_wrong_with_the_gateway() -> None:
         assert "user name or a password" in result.stdout
         assert "secret" not in result.stdout + result.stderr
         assert result.returncode == 1
+
+
+def test_doctor_tells_what_the_app_says_of_itself(
+    answers: tuple[type[Answers], str],
+) -> None:
+    """A log that the app has disabled says nothing: it can't be seen from outside."""
+    handler, url = answers
+
+    def told(report: object, *asked: str) -> list[str]:
+        handler.body = json.dumps(report).encode()
+        with LocalGateway() as gateway:
+            result = command("doctor", *asked, **gateway.environ)
+        assert result.returncode == 0, result.stdout
+        return [line for line in result.stdout.splitlines() if " app: " in line]
+
+    report = Health(wedge_timeout=None).report(details=True)
+    report |= {"status": "pass", "output": "connected to gateway group blue"}
+    well = f"ok    app: {url}: {report['output']}"
+    assert told(report, url) == [well]
+    reason = "the logger is disabled"
+    odd = {**report["checks"], "logging": [{"status": "warn", "output": reason}]}
+    cant = f"warn  app: it can't log: {reason}"
+    assert told({**report, "checks": odd}, url) == [well, cant]
+    away = {**report, "status": "warn", "output": "not connected yet"}
+    assert told(away, url) == [f"warn  app: {url}: not connected yet"]
+    # Without details there is no more to be had.
+    assert told({"status": "pass"}, url) == [f"ok    app: {url}: pass"]
+    assert told([], url) == [
+        f"warn  app: {url} has no report of a worker: HTTP status 200"
+    ]
+    nobody = f"http://127.0.0.1:{closed_port()}/"
+    (line,) = told(report, nobody)
+    assert line.startswith(f"warn  app: {nobody} has no report of a worker: ")
+
+
+def test_doctor_asks_an_app_that_nobody_named(
+    answers: tuple[type[Answers], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler, url = answers
+    monkeypatch.setattr("inngest_connect_asgi.commands.healthcheck.DEFAULT_URL", url)
+    handler.body = json.dumps(Health(wedge_timeout=None).report(details=True)).encode()
+    doctor._app(None)
+    assert f"warn  app: {url}: " in capsys.readouterr().out
+    # Whatever else is there is none of ours.
+    handler.body = b'{"status": "pass", "checks": {"logging": 1}}'
+    doctor._app(None)
+    assert not capsys.readouterr().out

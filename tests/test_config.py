@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -61,6 +63,9 @@ def make(**options: Any) -> InngestConnectMiddleware:
         ({"gateway_url": "ws://gateway:port"}, "gateway_url must be .* not a URL"),
         ({"gateway_url": "wss://me:secret@gateway"}, "gateway_url must be .* password"),
         ({"reply_buffer_size": 1024}, "reply_buffer_size must be at least 8323072"),
+        ({"reply_buffer_size": "a lot"}, "reply_buffer_size must be at least 8323072"),
+        ({"instance_id": "half \ud800"}, "instance_id must be a text"),
+        ({"max_worker_concurrency": 10**30}, "max_worker_concurrency must be no more"),
         ({"shutdown_timeout": None}, "shutdown_timeout must be a positive number"),
         ({"shutdown_timeout": "25"}, "shutdown_timeout must be a positive number"),
         ({"probe": 8081}, "probe must be a port"),
@@ -96,6 +101,21 @@ def test_names_the_environment_variable(
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=name):
         make()
+
+
+@pytest.mark.parametrize("name", [b"h\xff", OSError("no name")], ids=repr)
+def test_any_host_has_an_instance_id(
+    name: bytes | OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def host_name() -> str:
+        if isinstance(name, OSError):
+            raise name
+        return os.fsdecode(name)
+
+    monkeypatch.setattr(socket, "gethostname", host_name)
+    settings = make()._settings
+    assert settings is not None
+    assert settings.configuration().instance_id.encode()
 
 
 def test_takes_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:

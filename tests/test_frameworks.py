@@ -323,6 +323,16 @@ def test_the_middleware_fails_as_the_worker_does(gateway: LocalGateway) -> None:
     run(main)
 
 
+def test_on_another_event_loop_than_asyncios_it_does_not_start(
+    gateway: LocalGateway,
+) -> None:
+    """As under trio, which steps through coroutines as this does."""
+    client = make_client(gateway)
+    worker = connect_worker(client, [make_function(client, noop)])
+    with pytest.raises(StartupError, match="event loop of asyncio's"):
+        worker.start().send(None)
+
+
 # What nobody foresaw
 
 

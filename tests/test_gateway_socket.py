@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import pathlib
 import ssl
+import sys
 from collections.abc import AsyncIterator, Sequence
 from socket import SHUT_WR
 
@@ -15,6 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from inngest_connect_asgi.messages import Outcome, Result
 from inngest_connect_asgi.network.access import Network
 from inngest_connect_asgi.protocol.actions import Send, SendReply
+from inngest_connect_asgi.runtime import gateway_socket
 from inngest_connect_asgi.runtime.gateway_socket import SUBPROTOCOL, GatewaySocket
 
 from .harness import run, until
@@ -190,6 +192,58 @@ def test_a_gateway_that_says_nothing_more_is_lost_at_once() -> None:
             connection.transport.resume_reading()
             await asyncio.wait_for(listener.gone.wait(), 10)
             assert listener.losses == ["the gateway ended the connection"]
+
+    run(main)
+
+
+PING = bytes((0x89, 125)) + bytes(125)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
+def test_a_gateway_that_sends_pings_and_reads_no_answers_is_lost(
+    secure: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_socket, "MAX_UNSENT", 256 * 1024)
+    context = request.getfixturevalue("tls") if secure else None
+
+    async def main() -> None:
+        listener = Listener()
+        async with gateway(context) as (url, connections):
+            GatewaySocket(1, url, listener, Network())
+            await listener.open.wait()
+            connection = await connections.get()
+            # Far more than the system takes for a connection, in both directions.
+            for _ in range(1000):
+                if listener.gone.is_set():
+                    break
+                connection.transport.write(PING * 1000)
+                await asyncio.sleep(0)
+            await asyncio.wait_for(listener.gone.wait(), 20)
+            assert listener.losses == ["the gateway sends pings and reads no answers"]
+
+    run(main)
+
+
+def test_a_message_in_very_many_pieces_takes_no_more_than_one_in_few() -> None:
+    first, piece, empty, last = b"\x02\x02ab", b"\x00\x02cd", b"\x00\x00", b"\x80\x02ef"
+    pieces = 50_000
+
+    async def main() -> None:
+        listener = Listener()
+        async with gateway() as (url, connections):
+            socket = GatewaySocket(1, url, listener, Network())
+            await listener.open.wait()
+            connection = await connections.get()
+            await until(lambda: socket._connection)
+            assert socket._connection is not None
+            connection.transport.write(first + (piece + empty * 9) * pieces)
+            fragments = socket._connection._fragments
+            await until(lambda: len(fragments) >= 2 * (pieces + 1))
+            assert sys.getsizeof(fragments) < 4 * 2 * pieces
+            connection.transport.write(last + first.replace(b"\x02", b"\x82", 1))
+            await until(lambda: len(listener.messages) == 2)
+            assert listener.messages == [b"ab" + b"cd" * pieces + b"ef", b"ab"]
+            await asyncio.wait([socket.abort()])
 
     run(main)
 

@@ -15,6 +15,7 @@ import types
 import venv
 import zipfile
 from importlib.machinery import ModuleSpec
+from typing import Any
 
 import httpx
 import pytest
@@ -224,15 +225,23 @@ def test_an_odd_module_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
         def __getattribute__(self, name: str) -> object:
             raise AssertionError("loaded")
 
+    class Text(str):
+        """Not for marshal."""
+
+    lazy = Lazy("lazy")
     liar = types.ModuleType("liar")
     liar.__spec__ = ModuleSpec("liar", None, origin="/liar.py")
     liar.__dict__["__path__"] = 1
-    monkeypatch.setitem(sys.modules, "lazy", Lazy("lazy"))
+    monkeypatch.setitem(sys.modules, "lazy", lazy)
     monkeypatch.setitem(sys.modules, "liar", liar)
     monkeypatch.setitem(sys.modules, "no_module", object())
     monkeypatch.setitem(sys.modules, "nothing", None)
+    modules: dict[Any, Any] = sys.modules
+    monkeypatch.setitem(modules, 3, lazy)
+    monkeypatch.setitem(sys.modules, Text("odd"), types.ModuleType("odd"))
+    monkeypatch.setattr(sys, "path", [*sys.path, None, 5, b"/bytes", Text("/x")])
     found = launch.found()
-    assert not {"lazy", "liar", "no_module", "nothing"} & set(found)
+    assert not {"lazy", "liar", "no_module", "nothing", 3} & set(found)
     assert launch.prelude()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -187,6 +187,8 @@ ERRORS = [
     SystemExit(1),
     KeyboardInterrupt(),
     BaseException("odd"),
+    # Of a library's generator, and not of the server, which would close a coroutine.
+    GeneratorExit("of a library"),
 ]
 if sys.version_info >= (3, 11):
     # A library's future that was cancelled, and not the task.
@@ -312,6 +314,38 @@ def test_a_server_that_cancels_the_start_may_serve_on(
     asyncio.run(main())
     assert journal.absent == ["the server cancelled the start-up"]
     assert "the server cancelled the start-up" in caplog.text
+
+
+def test_a_server_that_closes_the_start_is_not_spoken_to(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As one whose event loop is gone: a coroutine that is closed may await nothing."""
+    journal, sent = Journal(), list[object]()
+
+    class Pause:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def start() -> Journal:
+        await Pause()
+        raise AssertionError
+
+    async def receive() -> dict[str, str]:
+        return STARTUP
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    served = Lifespan(refuses, start, journal.absent.append)
+    coroutine = served.run({"type": "lifespan"}, receive, send)
+
+    async def main() -> None:
+        coroutine.send(None)
+
+    asyncio.run(main())
+    coroutine.close()
+    assert not sent
+    assert journal.absent == ["the server cancelled the start-up"]
 
 
 def test_a_server_that_cancels_stops_the_service_before_the_app() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator
@@ -64,9 +65,83 @@ def test_a_factory_that_fails_is_done_without(
     assert record.getMessage() == "told %s"
 
 
+class Claimed(logging.LogRecord):
+    @property
+    def request_id(self) -> str:
+        return "mine"
+
+
+def timeless(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*args, **kwargs)
+    record.created = None  # type: ignore[assignment]
+    del record.relativeCreated
+    return record
+
+
+@pytest.mark.parametrize("factory", [Claimed, timeless])
+def test_a_record_that_is_odd_is_told_all_the_same(
+    factory: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.setLogRecordFactory(factory)
+    extra = {"request_id": "r", "run_id": "u"}
+    logs.handle(logs.record(logging.ERROR, "told", extra=extra, at=1_000_000.25))
+    (record,) = caplog.records
+    assert isinstance(record, Claimed) == (factory is Claimed)
+    assert (record.getMessage(), record.created) == ("told", 1_000_000.25)
+    assert record.run_id == "u"  # type: ignore[attr-defined]
+
+
+class Leaving(logging.Handler):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self._error
+
+
+LEAVING = [
+    SystemExit(3),
+    asyncio.CancelledError("x"),
+    GeneratorExit(),
+    BaseException("x"),
+]
+
+
+@pytest.mark.parametrize("error", LEAVING, ids=repr)
+@pytest.mark.parametrize("broken", ["handler", "factory"])
+def test_nobody_leaves_by_way_of_a_log(
+    broken: str, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = threading.Event()
+    writer = logs.Writer(ended.set)
+    logger, handler = logging.getLogger(logs.LOGGER), Leaving(error)
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        raise error
+
+    if broken == "handler":
+        logger.addHandler(handler)
+    else:
+        logging.setLogRecordFactory(factory)
+    try:
+        logs.emit(logging.ERROR, "told")
+        writer.put(logs.record(logging.ERROR, "written"))
+        writer.put(logs.record(logging.ERROR, "behind", name="asyncio"))
+        writer.close()
+        assert ended.wait(10)
+    finally:
+        logger.removeHandler(handler)
+    told = ["behind"] if broken == "handler" else ["told", "written", "behind"]
+    assert [record.getMessage() for record in caplog.records] == told
+
+
 @pytest.mark.parametrize("broken", ["handler", "filter", "level"])
 def test_whoever_logs_does_not_suffer_for_it(
-    broken: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    broken: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     logger = logging.getLogger(logs.LOGGER)
     handler, filter_ = Broken(), BrokenFilter()
@@ -82,7 +157,10 @@ def test_whoever_logs_does_not_suffer_for_it(
         logger.removeHandler(handler)
         logger.removeFilter(filter_)
     monkeypatch.undo()
-    assert "Logging error" in capsys.readouterr().err
+    if broken == "level":
+        assert "told" in caplog.messages
+    else:
+        assert "Logging error" in capsys.readouterr().err
 
 
 def test_a_record_has_the_time_at_which_it_was_made() -> None:

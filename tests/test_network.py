@@ -822,6 +822,22 @@ def test_a_certifi_without_its_file_does_no_harm(
     assert "certifi" not in trust.description({})
 
 
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_a_variable_that_is_empty_hides_no_store(
+    name: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL would look for a file without a name."""
+    paths = ssl.get_default_verify_paths()
+    if name == "SSL_CERT_FILE":
+        store = paths._replace(openssl_cafile=str(authority.file))
+    else:
+        store = paths._replace(openssl_capath=str(authority.hashed()))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: store)
+    monkeypatch.setenv(name, "")
+    handshake(trust.make_context(), authority.server())
+    assert str(authority.file.parent) in trust.description()
+
+
 @pytest.mark.skipif(not hasattr(ssl, "OPENSSL_VERSION_INFO"), reason="no OpenSSL")
 @pytest.mark.usefixtures("isolation")
 def test_openssl_is_configured_alike(
@@ -1075,6 +1091,7 @@ def test_the_doctor_shows_no_token_of_a_gateway(gateway: LocalGateway) -> None:
             ["graceful_timeout of 5 s"],
         ),
         ({}, "workers = 4\ntimeout = 10\n", ["timeout of 10 s (gunicorn.conf.py)"]),
+        ({}, "timeout: int = 10\nname: str", ["timeout of 10 s (gunicorn.conf.py)"]),
         ({}, "timeout = 60\ngraceful_timeout = 60", []),
         ({}, "import os\ntimeout = int(os.environ['X'])", []),
         ({}, "this is not Python", []),
@@ -1083,6 +1100,24 @@ def test_the_doctor_shows_no_token_of_a_gateway(gateway: LocalGateway) -> None:
             {"WEB_CONCURRENCY": "4", "INNGEST_CONNECT_ISOLATION": "process"},
             None,
             ["--timeout-worker-healthcheck"],
+        ),
+        (
+            {
+                "UVICORN_WORKERS": "4",
+                "WEB_CONCURRENCY": "1",
+                "INNGEST_CONNECT_ISOLATION": "process",
+            },
+            None,
+            ["with 4 workers (UVICORN_WORKERS)"],
+        ),
+        (
+            {
+                "UVICORN_WORKERS": "4",
+                "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60",
+                "INNGEST_CONNECT_ISOLATION": "process",
+            },
+            None,
+            [],
         ),
         ({"WEB_CONCURRENCY": "4"}, None, []),
         ({"WEB_CONCURRENCY": "1", "INNGEST_CONNECT_ISOLATION": "process"}, None, []),

@@ -123,7 +123,7 @@ def test_the_title_has_no_markup() -> None:
 
 def test_a_crashed_and_an_unstarted_worker() -> None:
     crashed = make_health(READY)
-    crashed.crash("Traceback: secret locals")
+    crashed.crash("Traceback:\n  secret locals\nKeyError: 'x'\n")
     text = render(crashed).text
     assert "Only a restart mends this" in text
     assert "secret locals" not in text

@@ -937,10 +937,14 @@ def test_it_survives_that_its_working_directory_was_removed(
     assert not directory.exists()
 
 
+@pytest.mark.parametrize("how", ["frozen", "", None, "/there/is/none"])
 def test_a_frozen_program_is_told_what_it_can_not_have(
-    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    if how == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    else:
+        monkeypatch.setattr(sys, "executable", how)
     client = make_client(gateway)
     functions = [make_function(client, noop)]
     with pytest.raises(ConfigurationError, match="frozen"):

@@ -75,6 +75,36 @@ def test_fastapi() -> None:
     assert found(app) == []
 
 
+def test_litestar() -> None:
+    litestar = pytest.importorskip("litestar", reason="nothing was tested with it")
+
+    async def mine() -> str:
+        return "mine"
+
+    routes = [
+        litestar.get("/healthz/live")(mine),
+        litestar.post("/healthz/ready")(mine),
+        litestar.get("/")(mine),
+    ]
+    app = litestar.Litestar(routes)
+    assert found(GZipMiddleware(app)) == PATHS[1:]
+    assert found(app, "/status") == []
+
+
+def test_quart() -> None:
+    quart = pytest.importorskip("quart", reason="nothing was tested with it")
+    app = quart.Quart("shop")
+
+    async def mine(**names: str) -> str:
+        return "mine"
+
+    app.route("/healthz")(mine)
+    app.route("/healthz/live", methods=["POST"])(mine)
+    app.route("/<path:name>", endpoint="whatever")(mine)
+    assert found(app.asgi_app) == PATHS[:2]
+    assert found(app, "/status") == []
+
+
 async def bare(*_: object) -> None: ...
 
 

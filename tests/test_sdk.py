@@ -20,7 +20,7 @@ from inngest._internal import transforms
 from inngest_connect_asgi.errors import ConfigurationError
 from inngest_connect_asgi.messages import Delivery, Lease, Outcome, Request
 from inngest_connect_asgi.worker import sdk
-from inngest_connect_asgi.worker.client import hash_signing_key
+from inngest_connect_asgi.worker.client import Client, hash_signing_key
 from inngest_connect_asgi.worker.outcomes import MAX_BODY_SIZE, VERSION
 
 from . import sdk_functions
@@ -622,9 +622,12 @@ def test_largest_output(executor: ThreadPoolExecutor) -> None:
     assert len(run(function, executor).body) == MAX_BODY_SIZE
 
 
-def test_error_too_large_may_be_retried(executor: ThreadPoolExecutor) -> None:
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, BaseException])
+def test_error_too_large_may_be_retried(
+    kind: type[BaseException], executor: ThreadPoolExecutor
+) -> None:
     def function(ctx: inngest.ContextSync) -> None:
-        raise ValueError("x" * MAX_BODY_SIZE)
+        raise kind("x" * MAX_BODY_SIZE)
 
     outcome = run(function, executor)
     assert (outcome.status, outcome.no_retry) == (500, False)
@@ -711,6 +714,27 @@ def test_wrong_functions(
 def test_wrong_client() -> None:
     with pytest.raises(ConfigurationError, match=r"inngest\.Inngest, not a str"):
         sdk.FunctionRunner("app", [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("app_id", "half \ud800"),
+        ("app_version", "half \ud800"),
+        ("env", "prod\n"),
+        ("env", " prod"),
+        ("env", "pr\u00f6d"),
+    ],
+)
+def test_what_can_not_go_over_a_wire_is_named(
+    option: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app_id = value if option == "app_id" else "app"
+    client = inngest.Inngest(app_id=app_id, is_production=False)
+    if option != "app_id":
+        monkeypatch.setattr(inngest.Inngest, option, value, raising=False)
+    with pytest.raises(ConfigurationError, match=option):
+        Client.of(client)
 
 
 def test_no_key_in_production() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import pathlib
 import signal
 import sys
 import time
@@ -89,13 +90,15 @@ def serve(
     gateway: LocalGateway,
     workers: int,
     *arguments: str,
+    app: str = APP,
     **options: object,
 ) -> Server:
     for module in (make.__name__.partition("_")[0], NEEDS.get(make)):
         if module is not None and not is_installed(module):
             pytest.skip(f"{module} is not installed: nothing was tested with it")
     port = free_port()
-    command = [*make(workers, port), *arguments]
+    words = [app if word == APP else word for word in make(workers, port)]
+    command = [*words, *arguments]
     return Server(command, gateway.environ, url=f"http://127.0.0.1:{port}", **options)
 
 
@@ -207,12 +210,7 @@ def test_a_start_that_fails_ends_the_server(
 ) -> None:
     """Or it would serve on without a worker, and without a word."""
     app = APP if lifespan == "with" else PLAIN
-
-    def command(workers: int, port: int) -> list[str]:
-        return [app if word == APP else word for word in make(workers, port)]
-
-    command.__name__ = make.__name__
-    with serve(command, gateway, 1, no_threads=True) as server:
+    with serve(make, gateway, 1, app=app, no_threads=True) as server:
         server.wait(30)
     reason = "the Connect worker could not be started: RuntimeError: can't start new"
     assert f"Inngest Connect is not running: {reason}" in server.log
@@ -337,6 +335,27 @@ def test_gunicorns_timeout_ends_a_worker_whose_loop_is_held_up(
         server.wait_for_log("WORKER TIMEOUT")
         gateway.wait_until(lambda: first.phase == "closed")
         assert not gateway.received("WORKER_REPLY")
+
+
+@pytest.mark.parametrize("make", [granian, hypercorn])
+def test_a_limit_for_the_apps_shutdown_ends_a_drain(
+    gateway: LocalGateway, make: Command, tmp_path: pathlib.Path
+) -> None:
+    option = "--workers-kill-timeout=1"
+    if make is hypercorn:
+        file = tmp_path / "hypercorn.toml"
+        file.write_text("shutdown_timeout = 1\n")
+        option = f"--config={file}"
+    with serve(make, gateway, 1, option, shutdown_timeout=60) as server:
+        gateway.wait_for_worker(timeout=30)
+        gateway.send("wait", {"seconds": 50})
+        gateway.wait_until(lambda: gateway.received("WORKER_REQUEST_ACK"))
+        server.signal(signal.SIGTERM)
+        gateway.wait_until(lambda: gateway.received("WORKER_PAUSE"))
+        # Long before the function ends, or shutdown_timeout.
+        server.wait(30)
+    (run,) = gateway.runs
+    assert run.status == "running"
 
 
 @pytest.mark.parametrize("make", [gunicorn, uvicorn, granian])

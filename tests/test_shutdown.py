@@ -141,3 +141,20 @@ def ends_well(
     assert "app: stopped" in server.log
     for pid in pids:
         wait_gone(pid, 5)
+
+
+def test_an_executor_that_the_app_has_filled_holds_nothing_up(
+    gateway: LocalGateway,
+) -> None:
+    """It is the event loop's own, and empties as the app shuts down, after us."""
+    with Uvicorn(
+        gateway.environ, full_executor=True, shutdown_timeout=SHUTDOWN_TIMEOUT
+    ) as server:
+        gateway.wait_for_worker(timeout=30)
+        event_id = gateway.send("crunch", {"seconds": 0})
+        assert gateway.wait_for_run(event_id).status == "completed"
+        server.signal(signal.SIGTERM)
+        start = time.monotonic()
+        server.wait(40)
+        assert time.monotonic() - start < LIMIT
+        assert "app: stopped" in server.log

@@ -128,7 +128,7 @@ def test_a_crash_is_logged_with_its_traceback_and_the_runtime_started_again() ->
     for state in states:
         # Or a probe would take the last one's for the truth.
         assert state.connection == "connecting"
-        assert state.last_error == "the runtime crashed"
+        assert state.last_error == "the runtime crashed: RuntimeError: boom"
 
 
 def test_gives_up_after_a_row_of_crashes() -> None:
@@ -316,7 +316,8 @@ def test_a_crash_ends_the_connection_in_the_report_too(
     *told, stopped = run(FakeHost(first, finish))
     assert stopped == Stopped()
     last = [message for message in told if isinstance(message, State)][-1]
-    assert (last.connection, last.last_error) == (connection, "the runtime crashed")
+    reason = "the runtime crashed: RuntimeError: boom"
+    assert (last.connection, last.last_error) == (connection, reason)
 
 
 def test_a_crash_during_shutdown_is_the_last() -> None:

@@ -10,6 +10,7 @@ import contextvars
 import datetime
 import itertools
 import json
+import logging
 import threading
 import time
 from typing import Any
@@ -1003,6 +1004,37 @@ def test_shutdown_lets_functions_finish(gateway: LocalGateway) -> None:
         assert kinds.index("WORKER_PAUSE") < kinds.index("WORKER_REPLY")
 
     run(main)
+
+
+def test_shutdown_ends_where_a_handler_of_the_log_hangs(gateway: LocalGateway) -> None:
+    hangs, released = threading.Event(), threading.Event()
+
+    class Hanging(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            hangs.set()
+            released.wait(60)
+
+    logger, handler = logging.getLogger("inngest_connect_asgi"), Hanging(logging.INFO)
+    before = logger.level
+
+    async def main() -> None:
+        async with worker(gateway, noop):
+            await off_loop(hangs.wait, 10)
+            since = time.monotonic()
+        assert time.monotonic() - since < 30
+
+    # Not the gateway's log, which goes by the same handler.
+    testing = logging.getLogger("inngest_connect_asgi.testing")
+    testing.propagate = False
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        run(main)
+    finally:
+        released.set()
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        testing.propagate = True
 
 
 def test_shutdown_without_a_connection(gateway: LocalGateway) -> None:

@@ -194,12 +194,24 @@ def heal(campaign: Campaign) -> None:
     campaign.gateway.faults.reset()
     logging.setLogRecordFactory(logging.LogRecord)
     _Broken.armed = False
-    for start in (campaign.gateway.api_up, campaign.gateway.gateway_up):
-        with contextlib.suppress(OSError):  # it listens
-            start()
+    gateway = campaign.gateway
+    _have_up(lambda: gateway._api.is_up, gateway.api_up)
+    _have_up(lambda: gateway._sockets.is_up, gateway.gateway_up)
     for pid in children(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def _have_up(is_up: Callable[[], bool], start: Callable[[], None]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_up():
+        try:
+            start()
+        except OSError:
+            # Meanwhile the port was given to somebody else's connection.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def observe() -> None:

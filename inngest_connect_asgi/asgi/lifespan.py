@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -126,13 +126,14 @@ class Lifespan:
     # The service.
 
     async def _start_service(self) -> None:
+        task = _current_task()
         try:
             self._service = await self._start()
         except ConnectError as error:
             self._failure = str(error)
             self._tell_absence(self._failure)
         except BaseException as error:
-            if _comes_from_the_server(error):
+            if _comes_from_the_server(error, task):
                 # It may serve on: gunicorn does, where a start-up takes too long.
                 self._tell_absence("the server cancelled the start-up")
                 raise
@@ -144,10 +145,11 @@ class Lifespan:
         service, self._service = self._service, None
         if service is None:
             return
+        task = _current_task()
         try:
             await service.stop()
         except BaseException as error:
-            if _comes_from_the_server(error):
+            if _comes_from_the_server(error, task):
                 raise
             # The app is yet to be shut down.
             reason = f"the Connect worker could not be stopped: {describe(error)}"
@@ -156,7 +158,8 @@ class Lifespan:
 
     def _tell_end(self, error: BaseException) -> None:
         """An app's own failure is for it to tell, but not what it means for us."""
-        if self._failure is not None or isinstance(error, asyncio.CancelledError):
+        ended = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        if self._failure is not None or ended:
             return
         if self._service is not None:
             reason = "the app's lifespan ended while the app was running"
@@ -172,15 +175,30 @@ class Lifespan:
         logs.emit(logging.ERROR, text, error=error)
 
 
-def _comes_from_the_server(error: BaseException) -> bool:
-    """Whether it is the server that ends this, and not a library's cancelled future."""
+def _comes_from_the_server(
+    error: BaseException, task: asyncio.Task[Any] | None
+) -> bool:
+    """Whether it is the server that ends this, and not something that a library raises.
+
+    Args:
+        task: In which this was, before it was awaited.
+    """
     if isinstance(error, GeneratorExit):
-        return True
+        # A coroutine is closed by somebody else, while its task does not run.
+        return task is None or _current_task() is not task
     if not isinstance(error, asyncio.CancelledError):
         return False
     # From Python 3.11 on, a task knows.
-    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    cancelling = getattr(_current_task(), "cancelling", None)
     return cancelling is None or cancelling() > 0
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    """``None`` on an event loop that is none of asyncio's."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def _sentence(text: str) -> str:

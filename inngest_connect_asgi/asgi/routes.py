@@ -1,7 +1,7 @@
 """Whether an app has routes of its own where the health endpoints answer.
 
-Asked of what can be asked: Starlette's routes, and with them FastAPI's, and Django's
-URLs, through whatever is wrapped around them.
+Asked of what can be asked: Starlette's routes, and with them FastAPI's, Litestar's,
+Quart's, and Django's URLs, through whatever is wrapped around them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def _inner(app: object) -> object:
     mapping = getattr(app, "application_mapping", None)
     if isinstance(mapping, Mapping):
         return mapping.get("http")
-    for name in ("app", "application", "__wrapped__"):
+    # The last one is of a method, as Quart's app is one.
+    for name in ("app", "application", "__wrapped__", "__self__"):
         if callable(inner := getattr(app, name, None)):
             return inner
     return None
@@ -75,8 +76,22 @@ def _route(app: object, path: str) -> object:
 
         if isinstance(app, BaseHandler):
             return _django_route(path)
+    if (url_map := getattr(app, "url_map", None)) is not None:
+        return _werkzeug_route(url_map, path)
     routes = getattr(app, "routes", None)
-    return _starlette_route(routes, path) if isinstance(routes, Iterable) else None
+    if not isinstance(routes, Iterable):
+        return None
+    known = list(routes)
+    if known and not any(hasattr(route, "matches") for route in known):
+        # Litestar's: only those without parameters can be told from the rest.
+        return next((route for route in known if route.path == path), None)
+    return _starlette_route(known, path)
+
+
+def _werkzeug_route(url_map: Any, path: str) -> object:
+    urls = url_map.bind("localhost")
+    methods = urls.allowed_methods(path)
+    return frozenset(urls.match(path, method=each)[0] for each in methods) or None
 
 
 def _django_route(path: str) -> object:

@@ -11,6 +11,7 @@ import inngest
 
 from .. import event_loop
 from ..errors import ConfigurationError, describe, one_line, scrubbed
+from ..health.report import DESCRIPTION
 from ..network import access as network
 from ..network import trust
 from ..network.access import Network
@@ -25,6 +26,7 @@ from ..runtime.gateway_socket import (
 )
 from ..worker import config, sdk
 from ..worker.client import Client
+from . import healthcheck
 from .traps import traps
 
 __all__ = ["check"]
@@ -37,8 +39,12 @@ class Failed(Exception):
     """A step failed, and the later ones make no sense. Says what to do."""
 
 
-def check() -> int:
+def check(url: str | None = None) -> int:
     """Print one line for each step, until one fails.
+
+    Args:
+        url: The app's health endpoint. By default it is asked where ``healthcheck``
+            asks, and left out where nothing of ours answers.
 
     Returns:
         The exit code: 0 if the worker would connect, 1 if not.
@@ -50,6 +56,7 @@ def check() -> int:
         ways = _network(key)
         for trap in traps():
             print(f"warn  {trap}")
+        _app(url)
         start = event_loop.run(lambda _: _api(client, key, ways))
         event_loop.run(lambda _: _gateway(start, key, ways))
     except (Failed, ConfigurationError) as failure:
@@ -126,6 +133,22 @@ def _network(read: Client) -> Network:
     else:
         _say("trust", trust.description())
     return ways
+
+
+def _app(url: str | None) -> None:
+    """What the app says of itself: one whose log is disabled says it nowhere else."""
+    asked = url or healthcheck.DEFAULT_URL
+    report, text = healthcheck.report(asked)
+    ours = report.get("description") == DESCRIPTION
+    if not ours and url is None:
+        return
+    if "status" not in report:
+        print(f"warn  app: {one_line(asked)} has no report of a worker: {text}")
+        return
+    mark = "ok   " if report["status"] == "pass" else "warn "
+    print(f"{mark} app: {one_line(asked)}: {text}")
+    if ours and (check := report["checks"].get("logging")):
+        print(f"warn  app: it can't log: {one_line(check[0]['output'])}")
 
 
 async def _api(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import ConnectError, describe, one_line
@@ -15,12 +16,13 @@ from ..errors import ConnectError, describe, one_line
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["DEFAULT_URL", "check"]
+__all__ = ["DEFAULT_URL", "check", "report"]
 
 DEFAULT_URL = "http://127.0.0.1:8000/healthz"
 
 TIMEOUT = 5.0
-"""Seconds."""
+"""Seconds for all of it: a socket's own would be for each read, which an answer in
+drops never exceeds."""
 
 
 def check(url: str = DEFAULT_URL) -> int:
@@ -29,17 +31,47 @@ def check(url: str = DEFAULT_URL) -> int:
     Returns:
         The exit code: 0 for a healthy worker, 1 for anything else.
     """
-    try:
-        status, reason = _get(url)
-    except (OSError, ValueError, ConnectError, http.client.HTTPException) as error:
-        status, reason = 0, one_line(str(error)) or describe(error)
+    status, _, reason = _ask(url)
     healthy = status == 200
     shown = one_line(url)
     print(f"{'healthy' if healthy else 'unhealthy'}: {reason} ({shown})")
     return 0 if healthy else 1
 
 
-def _get(url: str) -> tuple[int, str]:
+def report(url: str) -> tuple[dict[str, Any], str]:
+    """The report that an app serves at ``url``; empty where it serves none.
+
+    Returns:
+        The report, and in one line what it says, or why there is none.
+    """
+    _, found, reason = _ask(url)
+    return found, reason
+
+
+def _ask(url: str) -> tuple[int, dict[str, Any], str]:
+    """The status, or 0, the report and a reason. Raises nothing."""
+    answers: list[tuple[int, dict[str, Any], str]] = []
+    # One that hangs, in a look-up of a name for instance, is not waited for.
+    thread = threading.Thread(target=lambda: answers.append(_answer(url)), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    if answers:
+        return answers[0]
+    return 0, {}, f"no whole answer within {TIMEOUT:g} seconds"
+
+
+def _answer(url: str) -> tuple[int, dict[str, Any], str]:
+    try:
+        status, body = _get(url)
+    except (OSError, ValueError, ConnectError, http.client.HTTPException) as error:
+        return 0, {}, one_line(str(error)) or describe(error)
+    except BaseException as error:
+        return 0, {}, describe(error)
+    found = _parse(body)
+    return status, found, _reason(found) or f"HTTP status {status}"
+
+
+def _get(url: str) -> tuple[int, bytes]:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -57,10 +89,9 @@ def _get(url: str) -> tuple[int, str]:
         query = f"?{parts.query}" if parts.query else ""
         connection.request("GET", (parts.path or "/") + query)
         response = connection.getresponse()
-        body = response.read(1024 * 1024)
+        return response.status, response.read(1024 * 1024)
     finally:
         connection.close()
-    return response.status, _reason(body) or f"HTTP status {response.status}"
 
 
 def _trust() -> ssl.SSLContext:
@@ -71,12 +102,14 @@ def _trust() -> ssl.SSLContext:
     return trust.make_context()
 
 
-def _reason(body: bytes) -> str:
+def _parse(body: bytes) -> dict[str, Any]:
     try:
-        report = json.loads(body)
-    except ValueError:
-        return ""
-    if not isinstance(report, dict):
-        return ""
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reason(report: dict[str, Any]) -> str:
     reason = str(report.get("output") or report.get("status") or "")
     return one_line(" ".join(reason.split()))

@@ -14,7 +14,9 @@ __all__ = ["traps"]
 
 GUNICORN_ARGUMENTS = "GUNICORN_CMD_ARGS"
 GUNICORN_FILE = "gunicorn.conf.py"
-UVICORN_WORKERS = "WEB_CONCURRENCY"
+UVICORN_WORKERS = ("UVICORN_WORKERS", "WEB_CONCURRENCY")
+"""The first goes before the second: uvicorn reads every option from there."""
+UVICORN_HEALTHCHECK = "UVICORN_TIMEOUT_WORKER_HEALTHCHECK"
 
 DISCONNECTING = 2.0
 """Seconds that the worker takes after ``shutdown_timeout``."""
@@ -91,21 +93,30 @@ def _assignments(file: pathlib.Path) -> Iterator[tuple[str, str]]:
     except (OSError, SyntaxError, ValueError):
         return
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and isinstance(
-            statement.value, ast.Constant
-        ):
-            for target in statement.targets:
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        else:
+            continue
+        if isinstance(statement.value, ast.Constant):
+            for target in targets:
                 if isinstance(target, ast.Name):
                     yield target.id, str(statement.value.value)
 
 
 def _uvicorn(environ: Mapping[str, str]) -> Iterator[str]:
-    workers = environ.get(UVICORN_WORKERS, "").strip()
+    name = next((each for each in UVICORN_WORKERS if environ.get(each, "").strip()), "")
+    workers = environ.get(name, "").strip()
     process = environ.get(ISOLATION, "").strip() == "process"
     if workers.isdecimal() and int(workers) > 1 and process:
+        seconds = environ.get(UVICORN_HEALTHCHECK, "").strip() or "5"
+        if seconds.isdecimal() and int(seconds) > 5:
+            # Somebody knows.
+            return
         yield (
-            f"uvicorn: with {workers} workers ({UVICORN_WORKERS}) its supervisor kills "
-            "one that says nothing for 5 s, as one does whose code holds the "
+            f"uvicorn: with {workers} workers ({name}) its supervisor kills one that "
+            f"says nothing for {seconds} s, as one does whose code holds the "
             f"interpreter's lock, in spite of {ISOLATION}=process; raise "
             "--timeout-worker-healthcheck"
         )

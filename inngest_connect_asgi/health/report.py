@@ -16,10 +16,14 @@ from typing import Any
 
 from .. import logs
 from ..configuration import Configuration
+from ..errors import last_line
 from ..libraries import version
 from ..messages import SILENCE, State
 
-__all__ = ["Event", "Health", "Sample", "Verdict", "facts"]
+__all__ = ["DESCRIPTION", "Event", "Health", "Sample", "Verdict", "facts"]
+
+DESCRIPTION = "Inngest Connect worker"
+"""By which a report is known as one of ours."""
 
 GRACE = 1.0
 """Seconds that a heartbeat and its answer may be late before that is a failure."""
@@ -133,12 +137,16 @@ class Health:
         self.crashed = error
         self.events.append(Event(self.now(), "the runtime crashed for good"))
 
+    def _given_up(self) -> str:
+        text = "the runtime crashed and will not be started again"
+        return f"{text}: {last_line(self.crashed)}" if self.crashed else text
+
     def ready(self) -> Verdict:
         """Whether requests reach this worker."""
         if self.not_started is not None:
             return Verdict(False, self.not_started)
         if self.crashed is not None:
-            return Verdict(False, "the runtime crashed and will not be started again")
+            return Verdict(False, self._given_up())
         verdict = self._connected()
         if verdict.healthy and self.silence() > SILENCE:
             return Verdict(False, self._hangs())
@@ -183,7 +191,7 @@ class Health:
     def live(self) -> Verdict:
         """Whether a restart would be of any use, were it not."""
         if self.crashed is not None:
-            return Verdict(False, "the runtime crashed and will not be started again")
+            return Verdict(False, self._given_up())
         since, limit = self.state.app_waiting_since, self._wedge_timeout
         silence = 0.0 if since is None else self.now() - since
         if limit is not None and silence > limit:
@@ -231,7 +239,7 @@ class Health:
         return {
             "status": status,
             "output": verdict.reason,
-            "description": "Inngest Connect worker",
+            "description": DESCRIPTION,
             "serviceId": self.facts.get("instance_id"),
             "version": self.facts.get("inngest-connect-asgi"),
             "notes": [f"{name} {value}" for name, value in self.facts.items()],

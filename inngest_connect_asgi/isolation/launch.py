@@ -234,7 +234,12 @@ def prelude() -> bytes:
     """What a child is to be told before anything else, as bytes for its pipe."""
     variables = {
         "__name__": "__main__",
-        "path": [each for entry in sys.path if (each := _absolute(entry))],
+        # Python passes over what is no text.
+        "path": [
+            each
+            for entry in sys.path
+            if isinstance(entry, str) and (each := _absolute(entry))
+        ],
         "modules": found(),
     }
     return pipe.frame(marshal.dumps((_PREPARE, variables)))
@@ -246,7 +251,12 @@ def found() -> dict[str, Place]:
     By name; of packages whose parts may be in several places, the parts as well.
     """
     places: dict[str, Place] = {}
-    modules: dict[str, object] = {**sys.modules}
+    # Whoever puts modules there by hand may use any key, and any kind of text.
+    modules: dict[str, object] = {
+        str(name): module
+        for name, module in list(sys.modules.items())
+        if isinstance(name, str)
+    }
     for name in _LATER:
         if name not in modules:
             # It is the app's import hooks that look.
@@ -284,6 +294,7 @@ def _place(module: object) -> Place | None:
 
 def _absolute(path: str) -> str | None:
     """An empty entry stands for the working directory."""
+    path = str(path)
     try:
         return os.path.abspath(path)
     except FileNotFoundError:  # a deploy has removed it beneath the app

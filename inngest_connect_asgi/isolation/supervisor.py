@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from .. import ends, logs
-from ..errors import format_traceback
+from ..errors import format_traceback, last_line
 from ..messages import (
     Accepted,
     Delivered,
@@ -127,7 +127,7 @@ class Supervisor:
                 self._error = text
                 return
             self._log_crash(logging.ERROR, f"starting it again in {delay:.1f} s", text)
-            self._tell_state()
+            self._tell_state(last_line(text))
             self._hurry.wait(delay)
 
     def _ended(self, error: BaseException | None) -> None:
@@ -176,7 +176,7 @@ class Supervisor:
                 extra = {"request_id": about.delivery.request_id}
             logs.emit(logging.ERROR, text, error=error, extra=extra)
 
-    def _tell_state(self) -> None:
+    def _tell_state(self, reason: str) -> None:
         """Say what a runtime that is gone can not: that there is no connection."""
         now = time.time()
         was_ready = self._state.connection != "connecting"
@@ -187,7 +187,7 @@ class Supervisor:
             connection_id=None,
             gateway_group=None,
             connected_at=None,
-            last_error="the runtime crashed",
+            last_error=f"the runtime crashed: {reason}",
             last_error_at=now,
             heartbeat_interval=None,
             heartbeat_sent_at=None,

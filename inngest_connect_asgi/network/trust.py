@@ -49,6 +49,7 @@ def make_context(environ: Mapping[str, str] = os.environ) -> ssl.SSLContext:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise _unusable(file, error) from None
     if file is None and directory is None and not truststore_is_injected():
+        _load_what_is_hidden(context)
         certificates = certifi_file()
         if certificates is not None:
             # A package without its data: the system's store is loaded.
@@ -72,7 +73,11 @@ def description(environ: Mapping[str, str] = os.environ) -> str:
         named.insert(0, f"truststore {version('truststore')}")
     elif not named:
         paths = ssl.get_default_verify_paths()
-        where = [path for path in (paths.cafile, paths.capath) if path is not None]
+        where = [
+            path
+            for path in (paths.openssl_cafile, paths.openssl_capath)
+            if os.path.exists(path)
+        ]
         store = f" ({', '.join(where)})" if where else ", which has no place here"
         named = [f"the system's store{store}"]
         if certifi_file() is not None:
@@ -80,6 +85,20 @@ def description(environ: Mapping[str, str] = os.environ) -> str:
     if environ.get("OPENSSL_CONF"):
         named.append(f"OPENSSL_CONF={environ['OPENSSL_CONF']}")
     return "; ".join(named)
+
+
+def _load_what_is_hidden(context: ssl.SSLContext) -> None:
+    """Load the system's store where a variable is set, and empty.
+
+    OpenSSL takes that for the name of a file, which is not there.
+    """
+    paths = ssl.get_default_verify_paths()
+    with suppress(OSError):
+        if os.environ.get(CERT_FILE) == "":
+            context.load_verify_locations(cafile=paths.openssl_cafile)
+    with suppress(OSError):
+        if os.environ.get(CERT_DIR) == "":
+            context.load_verify_locations(capath=paths.openssl_capath)
 
 
 def truststore_is_injected() -> bool:

@@ -38,6 +38,10 @@ BATCH_SIZE = 64 * 1024
 CLOSE_TIMEOUT = 2.0
 """Seconds to wait for the gateway's half of the closing handshake."""
 
+MAX_UNSENT = 16 * 1024 * 1024
+"""Bytes that may wait in the transport. There is one reply at most, of 8 MiB, and what
+websockets answers to pings by itself, which a gateway may send without end."""
+
 NOT_SENT = 128 * 1024
 """Bytes that the system may take before it has sent them. By default it takes
 megabytes, and over a slow network a heartbeat would wait behind all of them."""
@@ -235,9 +239,9 @@ class GatewaySocket:
     def ending(self) -> None:
         self._ending.set()
 
-    def cut_off(self) -> None:
-        """The gateway sends nothing more: what is left to be written helps nobody."""
-        self._lost = "the gateway ended the connection"
+    def cut_off(self, reason: str) -> None:
+        """What is left to be written helps nobody."""
+        self._lost = self._lost or reason
         self._drop()
         self._ending.set()
 
@@ -277,7 +281,7 @@ class Connection(ClientConnection):
         super().__init__(*args, **options)
         self.owner = owner
         self._messages: list[bytes | str] = []
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()
         self._is_text = False
 
     @property
@@ -288,6 +292,9 @@ class Connection(ClientConnection):
     @_contained
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.transport.get_write_buffer_size() > MAX_UNSENT:
+            self.owner.cut_off("the gateway sends pings and reads no answers")
+            return
         messages, self._messages = self._messages, []
         self.owner.received(messages)
 
@@ -299,9 +306,14 @@ class Connection(ClientConnection):
         elif event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
             if event.opcode is not Opcode.CONT:
                 self._is_text = event.opcode is Opcode.TEXT
-            self._fragments.append(bytes(event.data))
+            if event.fin and not self._fragments:
+                data = bytes(event.data)
+            else:
+                # In one piece: millions of small ones would take many times as much.
+                self._fragments += event.data
+                data = bytes(self._fragments) if event.fin else b""
             if event.fin:
-                data, self._fragments = b"".join(self._fragments), []
+                self._fragments = bytearray()
                 text = data.decode(errors="replace") if self._is_text else None
                 self._messages.append(data if text is None else text)
 
@@ -310,7 +322,7 @@ class Connection(ClientConnection):
         was_open = self.protocol.state is State.OPEN
         super().eof_received()
         if was_open:
-            self.owner.cut_off()
+            self.owner.cut_off("the gateway ended the connection")
 
     @_contained
     def connection_lost(self, exc: Exception | None) -> None:

@@ -252,11 +252,14 @@ class Runtime:
         self._end_turn()
 
     def _set_timer(self, due: float | None) -> None:
+        now = self._loop.time()
         if due is not None:
             # What became due only now is not late.
-            due = max(due, self._loop.time())
-        if self._timer is not None:
-            if self._due == due:
+            due = max(due, now)
+        if self._timer is not None and self._due is not None:
+            # One that is due has its turn behind what is read in this one. Made anew
+            # in each, it would have none while there is always more to read.
+            if self._due == due or (due is not None and self._due <= now):
                 return
             self._timer.cancel()
         self._due = due

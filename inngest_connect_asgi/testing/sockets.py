@@ -67,6 +67,10 @@ class Sockets:
         self._handlers: set[asyncio.Task[None]] = set()
         self._count = 0
 
+    @property
+    def is_up(self) -> bool:
+        return self._server is not None and self._server.is_serving()
+
     async def start(self, listener: socket.socket) -> None:
         self._server = await serve(
             self._handle,

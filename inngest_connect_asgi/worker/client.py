@@ -10,7 +10,7 @@ import inngest
 
 from ..errors import ConfigurationError
 
-__all__ = ["Client", "hash_signing_key"]
+__all__ = ["Client", "hash_signing_key", "is_text"]
 
 
 def hash_signing_key(
@@ -59,6 +59,19 @@ class Client:
         Raises:
             ConfigurationError: It has no signing key in production, or a bad one.
         """
+        # Since 0.5.18.
+        app_version = getattr(client, "app_version", None)
+        for option, text in (("app_id", client.app_id), ("app_version", app_version)):
+            if text is not None and not is_text(text):
+                raise ConfigurationError(
+                    f"the client's {option} must be a text, not {text!r}"
+                )
+        if client.env is not None and not _is_header_value(client.env):
+            raise ConfigurationError(
+                f"the app {client.app_id!r} has the env {client.env!r}, which is no "
+                "name of an environment: set INNGEST_ENV, or the client's env, to one "
+                "without control characters, outer blanks and letters beyond ASCII"
+            )
         key = fallback = None
         if client.is_production:
             if not client.signing_key:
@@ -73,11 +86,22 @@ class Client:
                 )
         return cls(
             app_id=client.app_id,
-            # Since 0.5.18.
-            app_version=getattr(client, "app_version", None),
+            app_version=app_version,
             api_origin=client.api_origin,
             environment=client.env,
             is_production=client.is_production,
             hashed_signing_key=key,
             hashed_signing_key_fallback=fallback,
         )
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a text that can go over a wire: without half characters."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_header_value(text: str) -> bool:
+    return text.isascii() and text.isprintable() and text == text.strip()

@@ -20,6 +20,7 @@ from ..errors import ConfigurationError, scrubbed
 from ..network import access as network
 from ..protocol.urls import gateway_scheme
 from . import sdk
+from .client import is_text
 from .outcomes import MAX_BODY_SIZE, VERSION
 
 __all__ = [
@@ -51,6 +52,9 @@ ISOLATION = "INNGEST_CONNECT_ISOLATION"
 GATEWAY_URL = "INNGEST_CONNECT_GATEWAY_URL"
 MAX_WORKER_CONCURRENCY = "INNGEST_CONNECT_MAX_WORKER_CONCURRENCY"
 THREADS = "INNGEST_THREAD_POOL_MAX_WORKERS"
+MAX_CONCURRENCY = 2**31 - 1
+"""As a limit it is none; and no field of the protocol takes any number."""
+
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -142,9 +146,7 @@ def settings(
     sdk.check_version()
     concurrency = _concurrency(max_worker_concurrency, environ)
     threads = _threads(concurrency, environ)
-    if instance_id is not None and not (
-        isinstance(instance_id, str) and instance_id.strip()
-    ):
+    if instance_id is not None and not (is_text(instance_id) and instance_id.strip()):
         raise ConfigurationError(
             f"instance_id must be a text and not empty, not {instance_id!r}; leave it "
             "out for one that is unique"
@@ -161,10 +163,10 @@ def settings(
             raise ConfigurationError(
                 f"{option} must be a positive number of seconds, not {seconds!r}"
             )
-    if reply_buffer_size < MAX_BODY_SIZE:
+    if not (isinstance(reply_buffer_size, int) and reply_buffer_size >= MAX_BODY_SIZE):
         raise ConfigurationError(
             f"reply_buffer_size must be at least {MAX_BODY_SIZE} bytes, the size "
-            f"of the largest reply, not {reply_buffer_size}"
+            f"of the largest reply, not {reply_buffer_size!r}"
         )
     if not isinstance(outcome_buffer_size, int) or outcome_buffer_size < 0:
         raise ConfigurationError(
@@ -205,6 +207,11 @@ def _concurrency(option: int | None, environ: Mapping[str, str]) -> int | None:
         name, value = MAX_WORKER_CONCURRENCY, _integer(environ, MAX_WORKER_CONCURRENCY)
     if value is not None and not (isinstance(value, int) and value >= 1):
         raise ConfigurationError(f"{name} must be at least 1, not {value!r}")
+    if value is not None and value > MAX_CONCURRENCY:
+        raise ConfigurationError(
+            f"{name} must be no more than {MAX_CONCURRENCY}, not {value!r}; leave it "
+            "out for no limit"
+        )
     return value
 
 
@@ -336,7 +343,9 @@ def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
     if value in ("", "thread"):
         return "thread"
     if value == "process":
-        if getattr(sys, "frozen", False) or not sys.executable:
+        if getattr(sys, "frozen", False) or not os.access(
+            sys.executable or "", os.X_OK
+        ):
             raise ConfigurationError(
                 f'{name}="process" needs a Python interpreter to start, which a frozen '
                 'or embedded program does not have; use "thread"'
@@ -377,7 +386,15 @@ def _integer(environ: Mapping[str, str], name: str) -> int | None:
 
 def _unique_instance_id() -> str:
     """Capacity is counted per instance id, so no two processes may share one."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{_host_name()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _host_name() -> str:
+    try:
+        # The system's own may be any bytes.
+        return socket.gethostname().encode(errors="replace").decode()
+    except OSError:
+        return "worker"
 
 
 def _memory() -> int:

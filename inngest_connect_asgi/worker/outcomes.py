@@ -11,7 +11,7 @@ from ..errors import describe
 from ..libraries import version
 from ..messages import Outcome
 
-__all__ = ["LANGUAGE", "MAX_BODY_SIZE", "VERSION", "error_body", "failure"]
+__all__ = ["LANGUAGE", "MAX_BODY_SIZE", "VERSION", "error_body", "failure", "too_large"]
 
 VERSION = version("inngest")
 LANGUAGE = "py"
@@ -30,11 +30,20 @@ def failure(run: Run, error: BaseException) -> Outcome:
         error=error,
         extra={"request_id": lease.request_id, "run_id": lease.run_id},
     )
-    return Outcome(
-        status=500,
-        body=error_body("unknown", _text(error), type(error).__name__),
-        sdk_version=f"inngest-{LANGUAGE}:v{VERSION}",
+    body = error_body("unknown", _text(error), type(error).__name__)
+    if len(body) > MAX_BODY_SIZE:
+        body = too_large(run, "error", len(body))
+    return Outcome(status=500, body=body, sdk_version=f"inngest-{LANGUAGE}:v{VERSION}")
+
+
+def too_large(run: Run, what: str, size: int) -> bytes:
+    """The body to send instead of one that no gateway reads."""
+    message = (
+        f"the {what} of {run.request.lease.function_slug} is {size} bytes, more than "
+        f"the {MAX_BODY_SIZE} that Inngest Connect can carry"
     )
+    logs.emit(logging.ERROR, message)
+    return error_body("output_too_large", message, "OutputTooLargeError")
 
 
 def error_body(code: str, message: str, name: str) -> bytes:

@@ -30,7 +30,7 @@ from ..integrations.surroundings import Surroundings
 from ..messages import Delivery, Lease, Outcome, Request
 from .attempts import Attempt, identify
 from .client import Client
-from .outcomes import LANGUAGE, MAX_BODY_SIZE, VERSION, error_body, failure
+from .outcomes import LANGUAGE, MAX_BODY_SIZE, VERSION, error_body, failure, too_large
 
 _import_error: ImportError | None = None
 try:
@@ -401,14 +401,7 @@ def _outcome(run: Run, response: comm_lib.CommResponse) -> Outcome:
     status = response.status_code if response.status_code in (200, 206) else 500
     no_retry = response.no_retry
     if len(body) > MAX_BODY_SIZE:
-        message = (
-            f"the {'error' if status == 500 else 'output'} of "
-            f"{run.request.lease.function_slug} is "
-            f"{len(body)} bytes, more than the {MAX_BODY_SIZE} that Inngest Connect "
-            "can carry"
-        )
-        logs.emit(logging.ERROR, message)
-        body = error_body("output_too_large", message, "OutputTooLargeError")
+        body = too_large(run, "error" if status == 500 else "output", len(body))
         # Output won't get smaller in another attempt, but an error may be overcome.
         no_retry = no_retry or status != 500
         status = 500

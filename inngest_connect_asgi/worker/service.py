@@ -95,13 +95,20 @@ class Worker:
         """Start the runtime, and wait for it as ``startup_timeout`` says.
 
         Raises:
-            StartupError: No connection was ready in time.
+            StartupError: No connection was ready in time, or the event loop is none
+                of asyncio's.
         """
         settings = self._settings
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise StartupError(
+                "the app does not run on an event loop of asyncio's, which Inngest's "
+                "SDK needs: with hypercorn, leave out --worker-class trio"
+            ) from None
         self._configuration = settings.configuration()
         surroundings = integrations.surroundings()
         self._health.begin(facts(self._configuration))
-        self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self._mailbox = Mailbox(self._loop, self._receive)
         self._runs = Runs(
@@ -165,7 +172,7 @@ class Worker:
             await asyncio.wait_for(self._stopped.wait(), patience)
         except asyncio.TimeoutError:
             text = "The Connect runtime did not stop in time; going on without"
-            logs.emit(logging.ERROR, text)
+            logs.emit_aside(logging.ERROR, text)
         finally:
             await self._clean_up()
 
@@ -178,7 +185,9 @@ class Worker:
         try:
             await asyncio.wait_for(self._logged.wait(), LOG_TIMEOUT)
         except asyncio.TimeoutError:
-            logs.emit(logging.WARNING, "Some log records were not written in time")
+            logs.emit_aside(
+                logging.WARNING, "Some log records were not written in time"
+            )
 
     def _end_log(self) -> None:
         # Unless the loop is closed, which then has nobody who waits.
@@ -237,7 +246,7 @@ class Worker:
 
     def _log(self, message: Log) -> None:
         # Not logged here: a handler may block, and with it the heartbeats.
-        if logging.getLogger(message.name).isEnabledFor(message.level):
+        if logs.is_enabled(message.name, message.level):
             self._log_writer.put(
                 logs.record(
                     message.level,
