@@ -329,7 +329,7 @@ def test_a_failure_to_clean_up_fails_no_run(
     module = sqlite_project.directory / "django_app" / "functions.py"
     with module.open("a") as functions:
         functions.write(
-            "from inngest_connect_asgi.django import connections\n"
+            "from inngest_connect_asgi.integrations import django as connections\n"
             "def fail():\n"
             "    raise RuntimeError('it is broken')\n"
             f"connections.{broken} = fail\n"
