@@ -184,16 +184,17 @@ async def floor() -> Floor:
     os.environ["INNGEST_DEV"] = "1"
     from inngest_connect_asgi.messages import Delivery, Lease, Request
     from inngest_connect_asgi.worker import sdk
+    from inngest_connect_asgi.worker.runner import FunctionRunner
 
     from . import app
 
-    runner = sdk.FunctionRunner(*app.apps[0])
+    runner = FunctionRunner(*app.apps[0])
 
     async def run(function: str) -> None:
         echoed = "l", "a", "e", "a", f"app-{function}", "step", "r", b"", b""
         lease = Lease(Delivery("r", "l"), *echoed)
         request = Request(lease, "app", "job", call_request(function, 0))
-        await runner._handler.post(sdk._comm_request(request))
+        await runner._handler._handler.post(sdk._comm_request(request))
 
     async def cpu(function: str) -> float:
         best = float("inf")

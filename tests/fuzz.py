@@ -40,7 +40,7 @@ from inngest_connect_asgi.protocol.actions import Send, SendReply
 from inngest_connect_asgi.protocol.durations import parse_duration
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.runtime.gateway_socket import GatewaySocket
-from inngest_connect_asgi.worker.sdk import FunctionRunner
+from inngest_connect_asgi.worker.runner import FunctionRunner
 
 from .simulation import Simulation, frame, lease
 

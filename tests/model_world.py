@@ -452,7 +452,7 @@ class World:
                     shell.advance(0.5, served=False)
             shell.connect()
             shell.serve()
-            assert snapshot.connection(shell.core) == "ready"
+            assert snapshot.connection(shell.core.parts) == "ready"
             shell.drain(30.0)
         given_up = shell.core.replies.given_up
         rounds = 0

@@ -21,8 +21,8 @@ from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.runtime.gateway_socket import Connection, GatewaySocket
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.worker.attempts import Attempts
+from inngest_connect_asgi.worker.runner import FunctionRunner
 from inngest_connect_asgi.worker.runs import Runs
-from inngest_connect_asgi.worker.sdk import FunctionRunner
 from inngest_connect_asgi.worker.service import Worker
 
 __all__ = ["Sabotage", "Saboteur"]

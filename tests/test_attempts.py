@@ -9,7 +9,7 @@ import pytest
 
 from inngest_connect_asgi.messages import Outcome, Request
 from inngest_connect_asgi.worker.attempts import OVERHEAD, Attempt, Attempts, identify
-from inngest_connect_asgi.worker.sdk import FunctionRunner
+from inngest_connect_asgi.worker.runner import FunctionRunner
 
 from .simulation import lease
 

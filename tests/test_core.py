@@ -939,7 +939,7 @@ def test_answers_nobody_asked_for_are_ignored() -> None:
 def test_the_state_is_in_the_time_of_a_clock_that_was_set() -> None:
     sim = Simulation()
     sim.connect()
-    sim.core.epoch = 1000.0
+    sim.core.telling.epoch = 1000.0
     sim.advance(11)
     assert 1010.0 < sim.state.at <= 1000.0 + sim.now
     assert sim.state.heartbeat_sent_at is not None

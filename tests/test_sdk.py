@@ -22,6 +22,7 @@ from inngest_connect_asgi.messages import Delivery, Lease, Outcome, Request
 from inngest_connect_asgi.worker import sdk
 from inngest_connect_asgi.worker.client import Client, hash_signing_key
 from inngest_connect_asgi.worker.outcomes import MAX_BODY_SIZE, VERSION
+from inngest_connect_asgi.worker.runner import FunctionRunner
 
 from . import sdk_functions
 
@@ -29,7 +30,7 @@ KEY = "signkey-test-" + "0123456789abcdef" * 4
 HAS_JOB_ID = "job_id" in inngest.Context.__dataclass_fields__
 
 
-AnApp = tuple[inngest.Inngest, list["inngest.Function[Any]"], sdk.FunctionRunner]
+AnApp = tuple[inngest.Inngest, list["inngest.Function[Any]"], FunctionRunner]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 def app() -> AnApp:
     client = sdk_functions.client()
     functions = sdk_functions.functions(client)
-    return client, functions, sdk.FunctionRunner(client, functions)
+    return client, functions, FunctionRunner(client, functions)
 
 
 def payload(
@@ -132,7 +133,7 @@ def run(
     client = inngest.Inngest(app_id="app", is_production=False)
     trigger = sdk_functions.EVENT
     function = client.create_function(fn_id="f", trigger=trigger)(handler)
-    runner = sdk.FunctionRunner(client, [function])
+    runner = FunctionRunner(client, [function])
     return asyncio.run(runner.run(request("app-f", step_id=step_id), executor))
 
 
@@ -303,7 +304,7 @@ def test_fetches_the_payload(
     handler.broken = broken
     client = inngest.Inngest(app_id="app", api_base_url=origin, is_production=False)
     functions = sdk_functions.functions(client)
-    runner = sdk.FunctionRunner(client, functions)
+    runner = FunctionRunner(client, functions)
     call = request(function_id, payload(use_api=True))
 
     outcome = asyncio.run(runner.run(call, executor))
@@ -321,7 +322,7 @@ def test_fetches_the_payload(
 
 def test_unreachable_api_is_an_error(executor: ThreadPoolExecutor) -> None:
     client = sdk_functions.client()
-    runner = sdk.FunctionRunner(client, sdk_functions.functions(client))
+    runner = FunctionRunner(client, sdk_functions.functions(client))
     for function_id in ("app-batch", "app-sync-batch"):
         call = request(function_id, payload(use_api=True))
         outcome = asyncio.run(runner.run(call, executor))
@@ -333,7 +334,7 @@ def test_registration_is_that_of_an_http_sync() -> None:
 
     client = sdk_functions.client()
     functions = sdk_functions.functions(client)
-    runner = sdk.FunctionRunner(client, functions)
+    runner = FunctionRunner(client, functions)
     configs = comm_lib.get_function_configs(
         "http://app/api/inngest", {function.id: function for function in functions}
     )
@@ -361,7 +362,7 @@ def test_app_version_where_the_sdk_has_one() -> None:
     if versioned:
         options["app_version"] = "v1"
     client = inngest.Inngest(**options)
-    runner = sdk.FunctionRunner(client, sdk_functions.functions(client))
+    runner = FunctionRunner(client, sdk_functions.functions(client))
     assert runner.app.version == ("v1" if versioned else None)
 
 
@@ -394,7 +395,7 @@ def test_middleware_is_given_the_request(executor: ThreadPoolExecutor) -> None:
 
     client = inngest.Inngest(app_id="app", is_production=False, middleware=[Middleware])
     functions = sdk_functions.functions(client)
-    runner = sdk.FunctionRunner(client, functions)
+    runner = FunctionRunner(client, functions)
     call = request("app-returns")
     asyncio.run(runner.run(call, executor))
     assert seen[0] is call
@@ -413,7 +414,7 @@ def test_async_functions_run_on_the_loop_of_the_caller(
 
     client = inngest.Inngest(app_id="app", is_production=False)
     create = client.create_function(fn_id="f", trigger=sdk_functions.EVENT)
-    runner = sdk.FunctionRunner(client, [create(function)])
+    runner = FunctionRunner(client, [create(function)])
     assert json.loads(asyncio.run(main()).body) == "MainThread in context"
 
 
@@ -436,7 +437,7 @@ def test_sync_functions_run_in_the_executor(
 
     client = inngest.Inngest(app_id="app", is_production=False)
     create = client.create_function(fn_id="f", trigger=sdk_functions.EVENT)
-    runner = sdk.FunctionRunner(client, [create(function)])
+    runner = FunctionRunner(client, [create(function)])
     outcome, after = asyncio.run(main())
     assert json.loads(outcome.body) == "ours_0 in context"
     assert after == " in context"
@@ -553,7 +554,7 @@ def test_cancelling_the_caller_cancels_the_function(
     async def main() -> None:
         client = inngest.Inngest(app_id="app", is_production=False)
         create = client.create_function(fn_id="f", trigger=sdk_functions.EVENT)
-        runner = sdk.FunctionRunner(client, [create(function)])
+        runner = FunctionRunner(client, [create(function)])
         task = asyncio.ensure_future(runner.run(request("app-f"), executor))
         while not events:
             await asyncio.sleep(0.001)
@@ -577,7 +578,7 @@ def test_cancelling_the_caller_leaves_a_thread_behind(
     async def main() -> None:
         client = inngest.Inngest(app_id="app", is_production=False)
         create = client.create_function(fn_id="f", trigger=sdk_functions.EVENT)
-        runner = sdk.FunctionRunner(client, [create(function)])
+        runner = FunctionRunner(client, [create(function)])
         task = asyncio.ensure_future(runner.run(request("app-f"), executor))
         while not started.is_set():
             await asyncio.sleep(0.001)
@@ -662,7 +663,7 @@ def test_production(monkeypatch: pytest.MonkeyPatch) -> None:
     client = inngest.Inngest(
         app_id="app", env="branch", is_production=True, signing_key=KEY
     )
-    runner = sdk.FunctionRunner(client, sdk_functions.functions(client))
+    runner = FunctionRunner(client, sdk_functions.functions(client))
     assert runner.client.hashed_signing_key == hash_signing_key(KEY)
     assert runner.client.hashed_signing_key_fallback == hash_signing_key(
         "signkey-test-ab"
@@ -674,7 +675,7 @@ def test_production(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dev_server_takes_no_key() -> None:
     client = inngest.Inngest(app_id="app", is_production=False, signing_key="nonsense")
-    runner = sdk.FunctionRunner(client, sdk_functions.functions(client))
+    runner = FunctionRunner(client, sdk_functions.functions(client))
     assert runner.client.hashed_signing_key is None
     assert not runner.client.is_production
 
@@ -708,12 +709,12 @@ def test_wrong_functions(
 ) -> None:
     client = inngest.Inngest(app_id="app", is_production=False)
     with pytest.raises(ConfigurationError, match=match):
-        sdk.FunctionRunner(client, functions(client))
+        FunctionRunner(client, functions(client))
 
 
 def test_wrong_client() -> None:
     with pytest.raises(ConfigurationError, match=r"inngest\.Inngest, not a str"):
-        sdk.FunctionRunner("app", [])  # type: ignore[arg-type]
+        FunctionRunner("app", [])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -740,14 +741,14 @@ def test_what_can_not_go_over_a_wire_is_named(
 def test_no_key_in_production() -> None:
     client = inngest.Inngest(app_id="app", is_production=True)
     with pytest.raises(ConfigurationError, match="set INNGEST_SIGNING_KEY"):
-        sdk.FunctionRunner(client, sdk_functions.functions(client))
+        FunctionRunner(client, sdk_functions.functions(client))
 
 
 def test_malformed_keys_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INNGEST_SIGNING_KEY_FALLBACK", "signkey-test-secret")
     client = inngest.Inngest(app_id="app", is_production=True, signing_key=KEY)
     with pytest.raises(ConfigurationError, match="INNGEST_SIGNING_KEY_FALLBACK is"):
-        sdk.FunctionRunner(client, sdk_functions.functions(client))
+        FunctionRunner(client, sdk_functions.functions(client))
 
 
 def test_function_that_can_not_be_registered() -> None:
@@ -764,7 +765,7 @@ def test_function_that_can_not_be_registered() -> None:
     with pytest.raises(
         ConfigurationError, match=r"'app' can't be registered: .*second"
     ):
-        sdk.FunctionRunner(client, [create(function)])
+        FunctionRunner(client, [create(function)])
 
 
 def test_supported_version() -> None:
@@ -805,11 +806,11 @@ import sys, inngest
 sys.modules["inngest._internal.comm_lib"] = None
 if hasattr(inngest._internal, "comm_lib"):
     del inngest._internal.comm_lib
-from inngest_connect_asgi.worker import sdk
+from inngest_connect_asgi.worker.runner import FunctionRunner
 from inngest_connect_asgi.errors import ConfigurationError
 client = inngest.Inngest(app_id="app", is_production=False)
 try:
-    sdk.FunctionRunner(client, [])
+    FunctionRunner(client, [])
 except ConfigurationError as error:
     print(error)
 """

@@ -17,11 +17,11 @@ from ..configuration import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SI
 from ..errors import StartupError, describe
 from ..health import endpoints
 from ..health.report import Health
+from ..worker.apps import Apps
 from ..worker.config import (
     DEFAULT_HEALTH_PATH,
     DEFAULT_SHUTDOWN_TIMEOUT,
     DEFAULT_WEDGE_TIMEOUT,
-    Apps,
     Isolation,
     Settings,
     check_health_path,

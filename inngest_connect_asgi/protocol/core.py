@@ -5,8 +5,8 @@ and gets back a list of actions to carry out. The core never reads a clock, open
 a socket or starts a thread: ``now`` is always an argument, in seconds of any
 monotonic clock.
 
-It is made of parts, each with a state of its own, and is the only one that knows
-them all and brings what they do into an order:
+It is made of parts, each with a state of its own (``parts`` puts them together), and
+alone brings what they do into an order:
 
 ============== =======================================================================
 part           decides
@@ -43,27 +43,12 @@ from ..messages import (
 )
 from . import frames, snapshot
 from .actions import Action, Finish, Send, SendReply, Tell
-from .connecting import Connecting
-from .deliveries import Deliveries
-from .delivering import Delivering
-from .ending import Ending
-from .keys import Keys
-from .leases import Leases
 from .link import Link, Phase
-from .links import Links
-from .losing import Losing
-from .replies import Replies
-from .stalling import Stalling
+from .parts import Parts
 from .takeover import take_over
-from .taking import Taking
-from .telling import Telling
-from .watch import Lateness
 from .wire import connect_pb2 as wire
 
 __all__ = ["Core"]
-
-DEFAULT_EXTEND_LEASE_INTERVAL = 5.0
-"""Seconds."""
 
 # What still counts on a link that is being closed.
 _ANSWERS = (wire.WORKER_REPLY_ACK, wire.WORKER_REQUEST_EXTEND_LEASE_ACK)
@@ -90,49 +75,18 @@ class Core:
         epoch: float = 0.0,
         via: Callable[[str], str] = lambda url: "",
     ) -> None:
-        rng = rng or random.Random()
-        self.configuration = configuration
-        self.malformed = 0
-        self.telling = Telling(epoch)
-        self.leases = Leases(DEFAULT_EXTEND_LEASE_INTERVAL)
-        self.replies = Replies(configuration.reply_buffer_size)
-        self.deliveries = Deliveries(self.leases, self.replies)
-        self.links = Links(
-            self.telling, self.leases, withdraw=self._withdraw, gone=self._gone
-        )
-        keys = Keys(configuration)
-        self.delivering = Delivering(
-            configuration, self.telling, self.links, self.deliveries, keys, rng
-        )
-        self.taking = Taking(
-            {app.name for app in configuration.apps},
-            self.telling,
-            self.links,
-            self.deliveries,
-            self.delivering,
-        )
-        self.losing = Losing(configuration.reconnect_cap, self.telling, self.links, rng)
-        self.connecting = Connecting(
-            configuration,
-            self.telling,
-            self.links,
-            keys,
-            self.losing,
-            ready=self._ready,
-            via=via,
-        )
-        self.stalling = Stalling(configuration.stall_timeout, self.telling, self.links)
-        self.ending = Ending(self.telling, self.links, self.taking, self.delivering)
-        self.lateness = Lateness()
-        self._told: State | None = None
-
-    @property
-    def epoch(self) -> float:
-        return self.telling.epoch
-
-    @epoch.setter
-    def epoch(self, epoch: float) -> None:
-        self.telling.epoch = epoch
+        self.parts = parts = Parts(configuration, rng or random.Random(), epoch, via)
+        self.connecting = parts.connecting
+        self.losing = parts.losing
+        self.links = parts.links
+        self.taking = parts.taking
+        self.delivering = parts.delivering
+        self.stalling = parts.stalling
+        self.ending = parts.ending
+        self.telling = parts.telling
+        self.replies = parts.replies
+        self.deliveries = parts.deliveries
+        self.leases = parts.leases
 
     @property
     def stopping(self) -> bool:
@@ -161,7 +115,7 @@ class Core:
             settled: Requests whose replies another runtime did deliver.
             state: The last one of that runtime.
         """
-        take_over(self, now, requests, offered, undelivered, settled, state)
+        take_over(self.parts, now, requests, offered, undelivered, settled, state)
         self.stalling.watch.start(now)
         self.connecting.connect(now)
         return self._take(now)
@@ -195,7 +149,10 @@ class Core:
 
     def pong(self, number: int, now: float) -> list[Action]:
         """The app's event loop has answered a ping."""
-        is_news = self._told is not None and self._told.app_waiting_since is not None
+        is_news = (
+            self.parts.told is not None
+            and self.parts.told.app_waiting_since is not None
+        )
         may_go_on = self.stalling.pong(number, now, is_news=is_news)
         # What was paused stays so: only a new connection gets requests.
         if may_go_on and not self.stopping:
@@ -234,7 +191,7 @@ class Core:
             elif link.phase is not Phase.CLOSING or message.kind in _ANSWERS:
                 self._handle(link, message, now)
         except frames.Malformed as error:
-            self.malformed += 1
+            self.parts.malformed += 1
             if link.connecting:
                 text = f"the gateway sent {error} in the handshake"
                 self.losing.fail(link, text, now)
@@ -259,7 +216,7 @@ class Core:
                 self.losing.gateway_closing(link, now)
                 self.taking.withdraw(link)
         else:
-            self.malformed += 1
+            self.parts.malformed += 1
             name = frames.name(kind)
             text = f"Ignored an unexpected {name} from the gateway"
             self.telling.warn(f"kind {kind}", text, now)
@@ -309,68 +266,23 @@ class Core:
         self.delivering.flush_answered(delivery, status, body, now, error)
         return self._take(now)
 
-    # What the parts ask for.
-
-    def _ready(self, link: Link, extend_interval: str, now: float) -> None:
-        interval = self.connecting.interval(
-            extend_interval, DEFAULT_EXTEND_LEASE_INTERVAL, now
-        )
-        self.links.go_live(link, now)
-        if self.stopping or self.stalling.paused:
-            self.links.pause(link, now)
-        else:
-            self.telling.send(link, wire.WORKER_READY)
-        self.links.heartbeat(link, now)
-        self.leases.set_interval(interval, now)
-
-    def _withdraw(self, link: Link) -> None:
-        self.taking.withdraw(link)
-
-    def _gone(self, link: Link, now: float) -> None:
-        self.connecting.forget(link)
-        self.taking.link_gone(link, now)
-        self.replies.link_lost(link.id)
-
     # Time.
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: do what is due."""
-        self.stalling.tick(now, stopping=self.stopping)
-        for link in self.links:
-            self._tick_link(link, now)
-        retry_at = self.losing.retry_at
-        if retry_at is not None and retry_at <= now:
-            self.connecting.connect(now)
-        if self.links.live is not None:
-            self.taking.extend(self.links.live, now)
-        if self.replies.expire(now):
-            self.telling.touch(now)
+        self.parts.tick(now)
         return self._take(now)
 
     def late(self, seconds: float, now: float) -> list[Action]:
         """The runtime's loop got to what was due only ``seconds`` later."""
-        if self.lateness.add(seconds, now):
+        if self.parts.lateness.add(seconds, now):
             self.telling.do(Tell(Starved(seconds)))
             self.telling.touch(now)
         return self._take(now)
 
     def next_tick(self) -> float | None:
         """When to call :meth:`tick`, unless something happens before."""
-        if self.ending.finished:
-            return None
-        times = [link.next_tick for link in self.links]
-        times += [self.losing.retry_at, self.ending.at, self.telling.state_at]
-        times += [self.replies.next_ack_by, self.delivering.next_flush]
-        times.append(self.stalling.next_tick(stopping=self.stopping))
-        if self.links.live is not None:
-            times.append(self.leases.next_due)
-        return min((time for time in times if time is not None), default=None)
-
-    def _tick_link(self, link: Link, now: float) -> None:
-        if self.losing.tick(link, now) and not self.links.tick(
-            link, now, stopping=self.stopping
-        ):
-            self.losing.die(link, now)
+        return self.parts.next_tick()
 
     # What follows from every event.
 
@@ -381,39 +293,13 @@ class Core:
             self.telling.take()
             return []
         if len(self.links) > 1:
-            self._retire(now)
+            self.parts.retire(now)
         if self.replies.waiting:
             self.delivering.give_up_overflow(now)
             self.delivering.flush(now)
         if self.stopping and self.ending.wind_up(now):
             self.losing.retry_at = None
-        self._tell_state(now)
+        snapshot.tell(self.parts, now)
         if self.ending.finished:
             self.telling.do(Finish())
         return self.telling.take()
-
-    def _retire(self, now: float) -> None:
-        """Close a retiring link, once another is live and it owes no answer."""
-        if self.links.live is None:
-            return
-        for link in self.links:
-            if (
-                link.phase is Phase.RETIRING
-                and link.pause_at is None
-                and not self.replies.unacknowledged(link.id)
-                and not self.taking.is_awaited(link)
-            ):
-                self.links.close(link, now)
-
-    def _tell_state(self, now: float) -> None:
-        told, state_at = self._told, self.telling.state_at
-        is_due = state_at is not None and state_at <= now
-        if (
-            not is_due
-            and told is not None
-            and told.connection == snapshot.connection(self)
-        ):
-            return
-        self.telling.told_state(now, last=self.ending.finished)
-        self._told = snapshot.of(self, now)
-        self.telling.do(Tell(self._told))

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from ..messages import InFlight, State
+from .actions import Tell
+from .parts import Parts
 
-if TYPE_CHECKING:
-    from .core import Core
-
-__all__ = ["connection", "go_on_from", "of"]
+__all__ = ["connection", "go_on_from", "of", "tell"]
 
 IN_FLIGHT_SHOWN = 100
 
 
-def connection(core: Core) -> str:
+def connection(parts: Parts) -> str:
     """The connection's state in one word, as :class:`State` has it."""
-    if core.ending.finished:
+    if parts.ending.finished:
         return "stopped"
-    if core.stopping:
+    if parts.stopping:
         return "stopping"
-    if core.links.live is not None:
+    if parts.links.live is not None:
         return "ready"
-    if core.links.usable() is not None:
+    if parts.links.usable() is not None:
         return "draining"
-    return "reconnecting" if core.connecting.was_live else "connecting"
+    return "reconnecting" if parts.connecting.was_live else "connecting"
 
 
-def of(core: Core, now: float) -> State:
+def of(parts: Parts, now: float) -> State:
     """The state as it is."""
-    link, connecting, watch = core.links.live, core.connecting, core.stalling.watch
-    leases, replies, outcomes = core.leases, core.replies, core.delivering.outcomes
-    losing, epoch, wall = core.losing, core.epoch, core.telling.wall
+    link, connecting, watch = parts.links.live, parts.connecting, parts.stalling.watch
+    leases, replies, outcomes = parts.leases, parts.replies, parts.delivering.outcomes
+    losing, epoch, wall = parts.losing, parts.telling.epoch, parts.telling.wall
     return State(
-        connection=connection(core),
+        connection=connection(parts),
         at=epoch + now,
         connection_id=link.connection_id if link else None,
         gateway_group=link.gateway_group if link else None,
@@ -48,7 +46,7 @@ def of(core: Core, now: float) -> State:
         heartbeat_sent_at=wall(link.heartbeat_sent_at) if link else None,
         heartbeat_answered_at=wall(link.heartbeat_answered_at) if link else None,
         heartbeats_unanswered=link.unanswered if link else 0,
-        heartbeats_missed=core.links.heartbeats_missed,
+        heartbeats_missed=parts.links.heartbeats_missed,
         round_trip=link.round_trip if link else None,
         leases_held=leases.held,
         leases_extended=leases.extended,
@@ -69,25 +67,36 @@ def of(core: Core, now: float) -> State:
         replies_waiting=len(replies),
         replies_flushed=replies.flushed,
         replies_given_up=replies.given_up,
-        malformed=core.malformed + connecting.malformed + core.delivering.malformed,
-        paused=core.stalling.paused
-        or (link is not None and link.paused and not core.stopping),
-        runtime_lag=core.lateness.take(),
+        malformed=parts.malformed + connecting.malformed + parts.delivering.malformed,
+        paused=parts.stalling.paused
+        or (link is not None and link.paused and not parts.stopping),
+        runtime_lag=parts.lateness.take(),
         app_lag=watch.lag,
         app_waiting_since=wall(watch.waiting_since),
     )
 
 
-def go_on_from(core: Core, state: State) -> None:
+def go_on_from(parts: Parts, state: State) -> None:
     """Count on where another runtime has left off."""
-    core.malformed = state.malformed
-    core.delivering.outcomes.update(
+    parts.malformed = state.malformed
+    parts.delivering.outcomes.update(
         done=state.requests_done,
         failed=state.requests_failed,
         repeated=state.requests_repeated,
     )
-    core.links.heartbeats_missed = state.heartbeats_missed
-    core.leases.extended = state.leases_extended
-    core.leases.lost = state.leases_lost
-    core.replies.flushed = state.replies_flushed
-    core.replies.given_up = state.replies_given_up
+    parts.links.heartbeats_missed = state.heartbeats_missed
+    parts.leases.extended = state.leases_extended
+    parts.leases.lost = state.leases_lost
+    parts.replies.flushed = state.replies_flushed
+    parts.replies.given_up = state.replies_given_up
+
+
+def tell(parts: Parts, now: float) -> None:
+    """Tell the app of the state, where that is due or the connection another."""
+    told, state_at = parts.told, parts.telling.state_at
+    is_due = state_at is not None and state_at <= now
+    if not is_due and told is not None and told.connection == connection(parts):
+        return
+    parts.telling.told_state(now, last=parts.ending.finished)
+    parts.told = of(parts, now)
+    parts.telling.do(Tell(parts.told))

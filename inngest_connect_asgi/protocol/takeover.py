@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..messages import RUNTIME_CRASHED, Delivery, Lease, State, Undelivered
 from . import snapshot
-
-if TYPE_CHECKING:
-    from .core import Core
+from .parts import Parts
 
 __all__ = ["take_over"]
 
 
 def take_over(
-    core: Core,
+    parts: Parts,
     now: float,
     requests: Iterable[Lease],
     offered: Iterable[Lease],
@@ -25,13 +22,13 @@ def take_over(
 ) -> None:
     """Take over what the app has of that runtime; as :meth:`Core.start` has it."""
     if state is not None:
-        snapshot.go_on_from(core, state)
-        core.connecting.go_on_from(state, RUNTIME_CRASHED)
+        snapshot.go_on_from(parts, state)
+        parts.connecting.go_on_from(state, RUNTIME_CRASHED)
     settled = tuple(settled)
     for each in settled:
-        core.deliveries.settle(each)
+        parts.deliveries.settle(each)
     requests, undelivered = tuple(requests), tuple(undelivered)
-    core.deliveries.supersede_all_but_the_newest(
+    parts.deliveries.supersede_all_but_the_newest(
         [
             *(lease.delivery for lease in requests),
             *(each.lease.delivery for each in undelivered),
@@ -39,13 +36,13 @@ def take_over(
         ]
     )
     for lease in requests:
-        if not core.deliveries.was_superseded(lease.delivery):
-            core.taking.take_up(lease, now, extend_now=True)
+        if not parts.deliveries.was_superseded(lease.delivery):
+            parts.taking.take_up(lease, now, extend_now=True)
     for lease in offered:
-        core.taking.give_up_offered(lease, now)
+        parts.taking.give_up_offered(lease, now)
     for reply in undelivered:
-        core.leases.release(reply.lease.delivery)
-        if core.deliveries.was_superseded(reply.lease.delivery):
-            core.delivering.drop(reply.lease, now)
+        parts.leases.release(reply.lease.delivery)
+        if parts.deliveries.was_superseded(reply.lease.delivery):
+            parts.delivering.drop(reply.lease, now)
         else:
-            core.delivering.take_over(reply.lease, reply.size)
+            parts.delivering.take_over(reply.lease, reply.size)

@@ -172,7 +172,7 @@ class Runtime:
         if self._has_ended:
             return
         now = self._loop.time()
-        self._core.epoch = time.time() - now
+        self._core.telling.epoch = time.time() - now
         try:
             if self._due is not None and (late := now - self._due) > PUNCTUAL:
                 for action in self._core.late(late, now):

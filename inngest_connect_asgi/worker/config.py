@@ -16,18 +16,19 @@ import inngest
 
 from .. import libraries
 from ..configuration import Configuration, Probe
-from ..errors import ConfigurationError, scrubbed
+from ..errors import ConfigurationError
 from ..network import access as network
 from ..protocol.urls import gateway_scheme
 from . import sdk
+from .apps import Apps, runners_of
 from .client import is_text
 from .outcomes import MAX_BODY_SIZE, VERSION
+from .runner import FunctionRunner
 
 __all__ = [
     "DEFAULT_HEALTH_PATH",
     "DEFAULT_SHUTDOWN_TIMEOUT",
     "DEFAULT_WEDGE_TIMEOUT",
-    "Apps",
     "Isolation",
     "Settings",
     "check_environment",
@@ -36,8 +37,6 @@ __all__ = [
     "is_enabled",
     "settings",
 ]
-
-Apps = Sequence[tuple[inngest.Inngest, Sequence["inngest.Function[Any]"]]]
 
 DEFAULT_SHUTDOWN_TIMEOUT = 25.0
 """Seconds. With the 2 it takes to disconnect, within Kubernetes' default of 30."""
@@ -65,7 +64,7 @@ Isolation = Literal["thread", "process"]
 class Settings:
     """Options that were found to make sense. Durations are in seconds."""
 
-    runners: tuple[sdk.FunctionRunner, ...]
+    runners: tuple[FunctionRunner, ...]
     isolation: Isolation
     instance_id: str | None
     max_worker_concurrency: int | None
@@ -173,7 +172,7 @@ def settings(
             "outcome_buffer_size must be a number of bytes, or 0 to remember no "
             f"outcome that was delivered, not {outcome_buffer_size!r}"
         )
-    runners = _runners(client, functions, apps)
+    runners = runners_of(client, functions, apps)
     url = check_gateway_url(gateway_url, environ)
     network.check(runners[0].client.api_origin, url, environ)
     return Settings(
@@ -271,70 +270,6 @@ def _probe(
         metrics=MULTIPROCESS not in environ
         and libraries.is_installed("prometheus_client"),
     )
-
-
-def _runners(
-    client: inngest.Inngest | None,
-    functions: Sequence[inngest.Function[Any]] | None,
-    apps: Apps | None,
-) -> tuple[sdk.FunctionRunner, ...]:
-    if apps is None:
-        if client is None or functions is None:
-            raise ConfigurationError(
-                "give client= and functions=, or apps=[(client, functions), ...]"
-            )
-        apps = [(client, functions)]
-    elif client is not None or functions is not None:
-        raise ConfigurationError("give either client= and functions=, or apps=")
-    if not apps:
-        raise ConfigurationError("apps is empty: give at least one (client, functions)")
-    try:
-        pairs = [(client, functions) for client, functions in apps]
-    except TypeError:
-        raise ConfigurationError(
-            "apps must be a list of pairs, as [(client, functions), ...]"
-        ) from None
-    runners = tuple(sdk.FunctionRunner(*pair) for pair in pairs)
-    _check_consistent(runners)
-    return runners
-
-
-def _check_consistent(runners: Sequence[sdk.FunctionRunner]) -> None:
-    """One connection is one account, one environment and one server."""
-    first = runners[0].client
-    names = set()
-    for runner in runners:
-        client = runner.client
-        if client.app_id in names:
-            raise ConfigurationError(
-                f"apps has two clients with the app_id {client.app_id!r}; "
-                "give both their functions in one"
-            )
-        names.add(client.app_id)
-        for option, mine, other in (
-            ("is_production", client.is_production, first.is_production),
-            ("api_base_url", client.api_origin, first.api_origin),
-            ("env", client.environment, first.environment),
-        ):
-            if mine != other:
-                raise ConfigurationError(
-                    f"the clients of the apps {first.app_id!r} and {client.app_id!r} "
-                    f"have a different {option}: {_shown(other)} and {_shown(mine)}; "
-                    "one worker connects to one environment of one server"
-                )
-        if (client.hashed_signing_key, client.hashed_signing_key_fallback) != (
-            first.hashed_signing_key,
-            first.hashed_signing_key_fallback,
-        ):
-            raise ConfigurationError(
-                f"the clients of the apps {first.app_id!r} and {client.app_id!r} "
-                "have a different signing_key"
-            )
-
-
-def _shown(value: object) -> str:
-    """As in code, but without the password that a URL may have."""
-    return scrubbed(repr(value))
 
 
 def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:

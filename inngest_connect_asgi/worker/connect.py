@@ -9,11 +9,11 @@ import inngest
 
 from ..configuration import DEFAULT_OUTCOME_BUFFER_SIZE, DEFAULT_REPLY_BUFFER_SIZE
 from ..health.report import Health
+from .apps import Apps
 from .config import (
     DEFAULT_HEALTH_PATH,
     DEFAULT_SHUTDOWN_TIMEOUT,
     DEFAULT_WEDGE_TIMEOUT,
-    Apps,
     Isolation,
     settings,
 )

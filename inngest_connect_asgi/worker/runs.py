@@ -12,7 +12,7 @@ from .. import ends
 from ..integrations.surroundings import Surroundings
 from ..messages import Delivery, Outcome, Request
 from .attempts import Attempt, Attempts
-from .sdk import FunctionRunner
+from .runner import FunctionRunner
 
 __all__ = ["Runs"]
 

@@ -7,30 +7,21 @@ the one and takes the other, for every version of the SDK since 0.5.9.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import copy
 import functools
 import inspect
 import json
-import logging
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any
 
 import inngest
 
-from .. import logs
-from ..configuration import App
 from ..context import CURRENT, Run
 from ..errors import ConfigurationError, describe
-from ..integrations.surroundings import Surroundings
 from ..messages import Delivery, Lease, Outcome, Request
-from .attempts import Attempt, identify
-from .client import Client
-from .outcomes import LANGUAGE, MAX_BODY_SIZE, VERSION, error_body, failure, too_large
+from .outcomes import LANGUAGE, MAX_BODY_SIZE, VERSION, too_large
 
 _import_error: ImportError | None = None
 try:
@@ -39,17 +30,16 @@ try:
         # warnings should be able to import this all the same.
         warnings.simplefilter("ignore", DeprecationWarning)
         from inngest._internal import comm_lib, const, net, server_lib
-        from pydantic_core import from_json
 except ImportError as error:
     _import_error = error
 
 __all__ = [
-    "FunctionRunner",
+    "Escaped",
+    "Handler",
     "check_version",
+    "registration",
     "served_function_ids",
 ]
-
-NO_SURROUNDINGS = Surroundings()
 
 
 def check_version() -> None:
@@ -78,170 +68,40 @@ def check_version() -> None:
         ) from error
 
 
-class FunctionRunner:
-    """Runs the functions of one Inngest app.
-
-    Raises:
-        ConfigurationError: The client or one of the functions can't be used.
-    """
+class Handler:
+    """The SDK's own, of one app: it runs functions, to their end or next step."""
 
     def __init__(
         self, client: inngest.Inngest, functions: Sequence[inngest.Function[Any]]
     ) -> None:
-        check_version()
-        if not isinstance(client, inngest.Inngest):
-            raise ConfigurationError(
-                f"client must be an inngest.Inngest, not {_kind(client)}"
-            )
-        self.client = Client.of(client)
-        app_id = self.client.app_id
-        try:
-            functions = list(functions)
-        except TypeError:
-            raise ConfigurationError(
-                f"functions must be a list, not {_kind(functions)}"
-            ) from None
-        if not functions:
-            raise ConfigurationError(f"the app {app_id!r} has no functions")
-        self._ids: set[str] = set()
-        self._sync_ids: set[str] = set()
-        for function in functions:
-            if not isinstance(function, inngest.Function):
-                raise ConfigurationError(
-                    f"the functions of the app {app_id!r} must be made with "
-                    f"client.create_function; one is {_kind(function)}"
-                )
-            for function_id in (function.id, function.on_failure_fn_id):
-                if function_id in self._ids:
-                    raise ConfigurationError(
-                        f"the app {app_id!r} has two functions with the id "
-                        f"{function_id!r}"
-                    )
-                if function_id is not None:
-                    self._ids.add(function_id)
-                    if not function.is_handler_async:
-                        self._sync_ids.add(function_id)
-        try:
-            self.app = App(
-                name=app_id,
-                version=self.client.app_version,
-                functions=_registration(functions),
-            )
-            self._handler = comm_lib.CommHandler(
-                **_handler_options(client, [_contained(f) for f in functions])
-            )
-        except Exception as error:
-            raise ConfigurationError(
-                f"the app {app_id!r} can't be registered: {describe(error)}"
-            ) from error
-
-    @property
-    def function_ids(self) -> frozenset[str]:
-        """With the app in front, and with the failure handlers."""
-        return frozenset(self._ids)
-
-    async def run(
-        self,
-        request: Request,
-        executor: Executor,
-        surroundings: Surroundings = NO_SURROUNDINGS,
-    ) -> Outcome:
-        """Run a function, to its end or to its next step.
-
-        Args:
-            executor: Runs it where it is synchronous; otherwise the loop does.
-            surroundings: What to enter before, and to leave after it.
-
-        Raises:
-            asyncio.CancelledError: The calling task was cancelled, or what the
-                function awaited: the caller knows, and :meth:`cancelled` has the
-                outcome. Whatever else is raised becomes an outcome here.
-        """
-        run = Run(request)
-        # Inherited by the task or the thread that the function runs in.
-        CURRENT.set(run)
-        try:
-            comm_request = _comm_request(request)
-            if request.lease.function_slug in self._sync_ids:
-                return await asyncio.get_running_loop().run_in_executor(
-                    executor,
-                    contextvars.copy_context().run,
-                    self._run_sync,
-                    run,
-                    comm_request,
-                    surroundings,
-                )
-            return await self._run_async(run, comm_request, surroundings)
-        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            if run.outcome is None:
-                return _failure(run, error)
-            # What is around the function failed, and it did not.
-            text = f"What surrounds {request.lease.function_slug} failed"
-            logs.emit(logging.ERROR, f"{text}: {describe(error)}", error=error)
-            return run.outcome
-
-    def attempt(self, request: Request) -> Attempt | None:
-        """Which attempt of which job a request is for, where it says so."""
-        if not request.job_id:
-            return None
-        try:
-            # With large events several times as fast as the standard library.
-            payload = from_json(request.payload)
-            context = payload["ctx"]
-            number = int(context["attempt"])
-            # What there is by now: with use_api the steps are not in the payload.
-            state = [payload.get("steps"), (context.get("stack") or {}).get("stack")]
-            memoized = json.dumps(state, sort_keys=True) if any(state) else ""
-        except Exception:
-            # Not a call request: running it will say what is wrong with it.
-            return None
-        lease = request.lease
-        return identify(
-            lease.function_slug,
-            lease.run_id,
-            request.job_id,
-            number,
-            lease.step_id or "",
-            memoized,
+        self._handler = comm_lib.CommHandler(
+            **_handler_options(client, [_contained(each) for each in functions])
         )
 
-    def cancelled(self, request: Request, error: asyncio.CancelledError) -> Outcome:
-        """The outcome of a function that awaited what somebody cancelled."""
-        told = asyncio.CancelledError("what the function awaited was cancelled")
-        return _failure(Run(request), told.with_traceback(error.__traceback__))
+    async def post(self, run: Run) -> Outcome:
+        """Run an asynchronous function. Raises whatever gets past the SDK."""
+        return _outcome(run, await self._handler.post(_comm_request(run.request)))
 
-    def failed(self, request: Request, error: BaseException) -> Outcome:
-        """The outcome of a request for which something else failed. Raises nothing."""
-        try:
-            return _failure(Run(request), error)
-        except Exception:
-            return Outcome(500, error_body("unknown", "", type(error).__name__))
+    def post_sync(self, run: Run) -> Outcome:
+        """As :meth:`post`, a synchronous one."""
+        return _outcome(run, self._handler.post_sync(_comm_request(run.request)))
 
-    async def _run_async(
-        self, run: Run, comm_request: comm_lib.CommRequest, surroundings: Surroundings
-    ) -> Outcome:
-        async with surroundings.async_run(run):
-            try:
-                run.outcome = _outcome(run, await self._handler.post(comm_request))
-            except Exception as error:
-                run.outcome = _failure(run, error)
-            return run.outcome
 
-    def _run_sync(
-        self, run: Run, comm_request: comm_lib.CommRequest, surroundings: Surroundings
-    ) -> Outcome:
-        try:
-            with surroundings.sync_run(run):
-                try:
-                    run.outcome = _outcome(run, self._handler.post_sync(comm_request))
-                except BaseException as error:
-                    run.outcome = _failure(run, error)
-                return run.outcome
-        except BaseException as error:
-            # A future takes some of them for its own, and chokes on StopIteration.
-            raise _Escaped(error) from error
+def registration(functions: Sequence[inngest.Function[Any]]) -> bytes:
+    """What an HTTP sync sends, as JSON, but for where the functions are reached."""
+    configs = comm_lib.get_function_configs(
+        "wss://connect", {function.id: function for function in functions}
+    )
+    if isinstance(configs, Exception):
+        raise configs
+    registered = []
+    for config in configs:
+        function = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for step in function["steps"].values():
+            # The SDK says "http" of failure handlers.
+            step["runtime"]["type"] = "ws"
+        registered.append(function)
+    return json.dumps(registered).encode()
 
 
 def served_function_ids(view: Callable[..., Any]) -> set[str]:
@@ -259,7 +119,7 @@ def served_function_ids(view: Callable[..., Any]) -> set[str]:
     return ids
 
 
-class _Escaped(Exception):
+class Escaped(Exception):
     """Carries an exception past what would let it end more than one run."""
 
     def __init__(self, error: BaseException) -> None:
@@ -283,7 +143,7 @@ def _contained(function: inngest.Function[Any]) -> inngest.Function[Any]:
         try:
             result = await call(client, ctx, *args)
         except SystemExit as error:
-            raise _Escaped(error) from error
+            raise Escaped(error) from error
         if run is not None:
             run.error = _error(result)
         return result
@@ -324,23 +184,6 @@ def _handler_options(client: Any, functions: list[Any]) -> dict[str, Any]:
     if "enable_unauthed_sync" in inspect.signature(comm_lib.CommHandler).parameters:
         options["enable_unauthed_sync"] = False
     return options
-
-
-def _registration(functions: Sequence[inngest.Function[Any]]) -> bytes:
-    """What an HTTP sync sends, as JSON, but for where the functions are reached."""
-    configs = comm_lib.get_function_configs(
-        "wss://connect", {function.id: function for function in functions}
-    )
-    if isinstance(configs, Exception):
-        raise configs
-    registered = []
-    for config in configs:
-        function = config.model_dump(mode="json", by_alias=True, exclude_none=True)
-        for step in function["steps"].values():
-            # The SDK says "http" of failure handlers.
-            step["runtime"]["type"] = "ws"
-        registered.append(function)
-    return json.dumps(registered).encode()
 
 
 def _comm_request(request: Request) -> comm_lib.CommRequest:
@@ -414,11 +257,3 @@ def _outcome(run: Run, response: comm_lib.CommResponse) -> Outcome:
         request_version=response.request_version or 0,
         step_failed=status == 206 and run.error is not None,
     )
-
-
-def _failure(run: Run, error: BaseException) -> Outcome:
-    return failure(run, error.error if isinstance(error, _Escaped) else error)
-
-
-def _kind(value: object) -> str:
-    return f"a {type(value).__name__}"
