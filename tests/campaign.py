@@ -52,6 +52,7 @@ from . import trouble
 from .harness import (
     bare_app,
     close_http,
+    deliveries_of,
     lifespan,
     make_client,
     make_function,
@@ -306,7 +307,7 @@ class Campaign:
     def _judge(self) -> None:
         ledger, gateway = self.ledger, self.gateway
         replies = gateway.replies
-        self._deliveries = list(gateway._router.deliveries.values())
+        self._deliveries = list(deliveries_of(gateway).values())
         ledger.struck = self.saboteur.struck
         ledger.runs = len(self._events)
         ledger.requests = len(self._deliveries)

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inngest_connect_asgi import InngestConnectMiddleware
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.testing.log import Seen
+from inngest_connect_asgi.testing.connection import Seen
+from inngest_connect_asgi.testing.deliveries import Delivery
 
 T = TypeVar("T")
 
@@ -22,6 +23,11 @@ T = TypeVar("T")
 async def bare_app(scope: Scope, receive: Receive, send: Send) -> None:
     """An app that can do nothing, not even lifespan."""
     raise NotImplementedError(scope["type"])
+
+
+def deliveries_of(gateway: LocalGateway) -> dict[str, Delivery]:
+    """All requests to workers, by id, those of executors as well."""
+    return gateway._server.router.requests.deliveries
 
 
 def make_client(gateway: LocalGateway, app_id: str = "app") -> inngest.Inngest:

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 from typing_extensions import Self
 
-from inngest_connect_asgi.testing.log import Seen
+from inngest_connect_asgi.testing.connection import Seen
 
 __all__ = ["Metronome", "Server", "Uvicorn", "free_port", "silence"]
 

@@ -13,9 +13,9 @@ import pytest
 from inngest_connect_asgi import InngestConnectMiddleware
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.testing.gateway import call_request
+from inngest_connect_asgi.testing.calls import call_request
 
-from .harness import off_loop, run, until, worker
+from .harness import deliveries_of, off_loop, run, until, worker
 
 pytestmark = pytest.mark.usefixtures("isolation")
 
@@ -59,13 +59,13 @@ def test_what_runs_here_is_not_run_again(leases: Any, request_ids: Any) -> None:
             await off_loop(gateway.restart_executor, leases)
             if request_ids == "dispatch":
                 ids = gateway.runs[0].request_ids
-                (job_id,) = (gateway._router.deliveries[ids[-1]].job_id,)
+                (job_id,) = (deliveries_of(gateway)[ids[-1]].job_id,)
                 await off_loop(
                     gateway.wait_until,
                     lambda: (
                         Counter(
                             each.job_id
-                            for each in gateway._router.deliveries.values()
+                            for each in deliveries_of(gateway).values()
                             if each.acked_by
                         )[job_id]
                         == 2

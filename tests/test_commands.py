@@ -296,7 +296,7 @@ def test_doctor_finds_what_is_wrong_with_the_gateway() -> None:
         result = command("doctor", **gateway.environ)
         assert "does not speak Connect" in result.stdout
         assert result.returncode == 1
-        gateway._api.gateway_url = "ws://me:secret@127.0.0.1/"
+        gateway._server.api.gateway_url = "ws://me:secret@127.0.0.1/"
         result = command("doctor", **gateway.environ)
         assert "user name or a password" in result.stdout
         assert "secret" not in result.stdout + result.stderr

@@ -14,6 +14,7 @@ import pytest
 from inngest_connect_asgi.protocol.wire import connect_pb2
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.calls import MAX_REQUEST_SIZE, build_request, payload
+from inngest_connect_asgi.testing.connection import Seen
 from inngest_connect_asgi.testing.executor import Executor
 from inngest_connect_asgi.testing.faults import Faults
 from inngest_connect_asgi.testing.functions import Cancel, Function, load_functions
@@ -121,7 +122,7 @@ def with_executor(main: Callable[[Executor], Awaitable[None]]) -> None:
     """An executor that no worker is connected to."""
 
     async def within() -> None:
-        log = Log()
+        log: Log[Seen] = Log()
         router = Router(log, Faults(), 1.0)
         executor = Executor(log=log, router=router, retry_delay=0.1, use_api=False)
         try:
@@ -160,7 +161,7 @@ def test_a_request_of_a_cancelled_run_goes_to_no_worker() -> None:
         executor.functions["app-f"] = function()
         executor.receive({"name": "test"})
         (waiting,) = executor.runs
-        await until(lambda: executor.router.deliveries)
+        await until(lambda: executor.router.requests.deliveries)
         tasks = len(asyncio.all_tasks())
         executor.cancel(waiting)
         # What drove the run is gone, and what would have delivered the request too.

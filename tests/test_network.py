@@ -421,7 +421,9 @@ def test_all_proxy_is_for_both_and_names_are_the_proxys(
     kind: type[HttpProxy | SocksProxy],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gateway._api.gateway_url = f"ws://localhost:{gateway.gateway_port}/v0/connect"
+    gateway._server.api.gateway_url = (
+        f"ws://localhost:{gateway.gateway_port}/v0/connect"
+    )
     with kind() as proxy:
         monkeypatch.setenv("ALL_PROXY", proxy.url())
         run(lambda: go(gateway, f"http://localhost:{gateway.api_port}"))

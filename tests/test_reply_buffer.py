@@ -7,7 +7,7 @@ import time
 import pytest
 
 from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.testing.gateway import call_request
+from inngest_connect_asgi.testing.calls import call_request
 
 from .processes import children, peak_memory
 from .servers import Uvicorn

@@ -99,7 +99,7 @@ def test_a_server_that_is_not_trusted_is_not_spoken_to(
             tunnel(cloud.api_port, tls) as api_port,
             tunnel(cloud.gateway_port, tls) as gateway_port,
         ):
-            cloud._api.gateway_url = f"wss://127.0.0.1:{gateway_port}/v0/connect"
+            cloud._server.api.gateway_url = f"wss://127.0.0.1:{gateway_port}/v0/connect"
             origin = f"https://127.0.0.1:{api_port}"
             client = production(cloud.origin if what == "gateway" else origin)
             async with connect_worker(
@@ -127,7 +127,7 @@ def test_an_authority_of_ones_own_is_trusted_where_the_environment_names_it(
             tunnel(cloud.api_port, tls) as api_port,
             tunnel(cloud.gateway_port, tls) as gateway_port,
         ):
-            cloud._api.gateway_url = f"wss://127.0.0.1:{gateway_port}/v0/connect"
+            cloud._server.api.gateway_url = f"wss://127.0.0.1:{gateway_port}/v0/connect"
             client = production(f"https://127.0.0.1:{api_port}")
             async with connect_worker(
                 client, [make_function(client, noop, fn_id="noop")]

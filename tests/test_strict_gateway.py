@@ -16,7 +16,7 @@ from inngest_connect_asgi.testing.connection import Connection
 from inngest_connect_asgi.testing.store import Store
 
 from .bare_worker import FUNCTIONS, Request, Wire, context, opened, ready
-from .harness import off_loop, run, until
+from .harness import deliveries_of, off_loop, run, until
 
 
 async def send_event(gateway: LocalGateway) -> str:
@@ -59,7 +59,7 @@ def test_a_pause_gives_back_what_is_not_acknowledged() -> None:
                     (void,) = await wait_until(gateway, lambda: gateway.void_acks)
                     assert void.id == request.request_id
                     assert void.connection is connection_of(gateway, first)
-                    delivery = gateway._router.deliveries[request.request_id]
+                    delivery = deliveries_of(gateway)[request.request_id]
                     assert delivery.void_acks == [connection_of(gateway, first)]
                     assert delivery.acked_by == [connection_of(gateway, second)]
                     assert gateway.executions == {request.request_id: 1}
@@ -89,7 +89,8 @@ def test_a_socket_that_ends_gives_back_what_is_not_acknowledged() -> None:
                 await send_event(gateway)
                 target, other = first, second
                 delivery = await wait_until(
-                    gateway, lambda: list(gateway._router.deliveries.values())
+                    gateway,
+                    lambda: list(deliveries_of(gateway).values()),
                 )
                 await wait_until(gateway, lambda: delivery[0].sent_to)
                 if delivery[0].sent_to[0] is connection_of(gateway, second):
@@ -424,7 +425,7 @@ def test_an_executor_that_died_sends_the_same_attempt_again(leases: Any) -> None
                 assert second.request_id != first.request_id
                 assert second.job_id == first.job_id
                 assert without_ids(second) == without_ids(first)
-                delivery = gateway._router.deliveries[first.request_id]
+                delivery = deliveries_of(gateway)[first.request_id]
                 if leases == "over":
                     assert time.monotonic() >= delivery.lease_until
                 # The lease of the first is there, or not.

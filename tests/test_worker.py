@@ -748,7 +748,7 @@ def lose_by_abort(gateway: LocalGateway) -> None:
 def lose_by_invalid_frame(gateway: LocalGateway) -> None:
     for connection in gateway.ready_connections:
         # A frame with reserved bits set, which no extension stands for.
-        gateway._call(connection.socket.transport.write, b"\xf2\x01x")
+        gateway._server.call(connection.socket.transport.write, b"\xf2\x01x")
 
 
 def lose_by_silence(gateway: LocalGateway) -> None:

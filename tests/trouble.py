@@ -115,7 +115,7 @@ def _end_of_file(campaign: Campaign) -> None:
     gateway.stop_reading()
     for connection in gateway.ready_connections:
         with contextlib.suppress(Exception):  # it is closed by now
-            gateway._call(connection.socket.transport.write_eof)
+            gateway._server.call(connection.socket.transport.write_eof)
 
 
 def _garbage(campaign: Campaign) -> None:
@@ -195,8 +195,8 @@ def heal(campaign: Campaign) -> None:
     logging.setLogRecordFactory(logging.LogRecord)
     _Broken.armed = False
     gateway = campaign.gateway
-    _have_up(lambda: gateway._api.is_up, gateway.api_up)
-    _have_up(lambda: gateway._sockets.is_up, gateway.gateway_up)
+    _have_up(lambda: gateway._server.api.is_up, gateway.api_up)
+    _have_up(lambda: gateway._server.sockets.is_up, gateway.gateway_up)
     for pid in children(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)

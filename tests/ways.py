@@ -77,12 +77,12 @@ def over_tls(gateway: LocalGateway, tls: ssl.SSLContext) -> Iterator[tuple[int, 
         tunnel(gateway.api_port, tls) as api_port,
         tunnel(gateway.gateway_port, tls) as gateway_port,
     ):
-        before = gateway._api.gateway_url
-        gateway._api.gateway_url = f"wss://127.0.0.1:{gateway_port}/v0/connect"
+        before = gateway._server.api.gateway_url
+        gateway._server.api.gateway_url = f"wss://127.0.0.1:{gateway_port}/v0/connect"
         try:
             yield api_port, gateway_port
         finally:
-            gateway._api.gateway_url = before
+            gateway._server.api.gateway_url = before
 
 
 def make_client(origin: str) -> inngest.Inngest:

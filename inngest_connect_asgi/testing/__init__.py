@@ -6,12 +6,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import Connection, Seen
     from .deliveries import Delivery
     from .executor import Function, Run, Step
     from .faults import Faults
     from .gateway import LocalGateway
-    from .log import Seen
 
 __all__ = [
     "Connection",
@@ -31,7 +30,7 @@ MODULES = {
     "Function": "executor",
     "LocalGateway": "gateway",
     "Run": "executor",
-    "Seen": "log",
+    "Seen": "connection",
     "Step": "executor",
 }
 

@@ -21,9 +21,10 @@ from ..health.embedded import EmbeddedServer
 from ..protocol.wire import connect_pb2
 from . import ulid
 from .calls import ENV_ID, identify
+from .connection import Seen
 from .executor import Executor
 from .faults import Answer, Faults
-from .log import Log, Seen
+from .log import Log
 from .router import Router
 from .runs import Run, size
 from .sockets import Sockets
@@ -45,7 +46,7 @@ class API:
     def __init__(
         self,
         *,
-        log: Log,
+        log: Log[Seen],
         faults: Faults,
         router: Router,
         executor: Executor,
@@ -163,7 +164,7 @@ class API:
             json.loads(message.system_trace_ctx)
         except ValueError:
             return _error(400, "could not unmarshal system trace ctx")
-        self.router.save(message)
+        self.router.requests.save(message)
         return _protobuf(connect_pb2.FlushResponse(request_id=message.request_id))
 
     # For the SDK

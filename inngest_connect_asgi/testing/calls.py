@@ -6,6 +6,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from ..protocol.wire import connect_pb2
 from . import ulid
@@ -15,6 +16,7 @@ from .runs import Run
 __all__ = [
     "ENV_ID",
     "build_request",
+    "call_request",
     "error_memo",
     "finished_error",
     "identify",
@@ -175,3 +177,22 @@ def finished_error(error: JSON) -> dict[str, JSON]:
         )
     }
     return told | ({"stack": known["stack"]} if known.get("stack") else {})
+
+
+def call_request(
+    run_id: str = "run", data: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The body of a call request, for an event with this ``data``."""
+    event = {"name": "test", "data": data or {}, "id": "event", "ts": 1}
+    return {
+        "ctx": {
+            "attempt": 0,
+            "disable_immediate_execution": False,
+            "run_id": run_id,
+            "stack": {"stack": [], "current": 0},
+        },
+        "event": event,
+        "events": [event],
+        "steps": {},
+        "use_api": False,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ from websockets.exceptions import ConnectionClosed
 from ..ends import spawn
 from ..protocol.wire import connect_pb2
 from .faults import Faults
-from .log import Log, Seen
+from .log import Log
 
-__all__ = ["Connection", "kind_name"]
+__all__ = ["Connection", "Seen", "kind_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,56 @@ def kind_name(kind: int) -> str:
         return str(kind)
 
 
+Event = Literal[
+    "received",
+    "sent",
+    "opened",
+    "ready",
+    "closed",
+    "start",
+    "flush",
+    "event",
+    "run",
+    "lease",
+    "void",
+    "returned",
+    "restart",
+]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One thing that happened."""
+
+    time: float
+    """When, by ``time.monotonic()``."""
+    event: Event
+    """What: a frame ``received`` or ``sent``, a connection ``opened``,
+    ``ready`` or ``closed``, an HTTP ``start`` or ``flush``, an Inngest
+    ``event``, a ``run`` started or ended, a ``lease`` expired, a ``void``
+    acknowledgement, a request ``returned`` for want of one, a ``restart`` of the
+    executor."""
+    kind: str = ""
+    """The kind of frame, the name of an event or the status of a run."""
+    connection: Connection | None = None
+    message: Message | None = None
+    """The payload of a frame or the body of an HTTP request, where it parsed."""
+    data: bytes = field(default=b"", repr=False)
+    """The frame as it arrived."""
+    id: str = ""
+    """The request, run or event that this is about."""
+    code: int | None = None
+    """The close code of a connection, or the status of an HTTP answer."""
+    reason: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        words: list[object] = [self.event, self.kind, self.id, self.code, self.reason]
+        if self.connection is not None:
+            words.insert(1, f"#{self.connection.number}")
+        return " ".join(str(word) for word in words if word not in ("", None))
+
+
 @dataclass(eq=False)
 class Connection:
     """A worker's connection, kept up to date while it lives and after."""
@@ -70,7 +120,7 @@ class Connection:
     socket: ServerConnection = field(repr=False)
     number: int
     """1 for the first connection that LocalGateway accepted, and so on."""
-    log: Log = field(repr=False)
+    log: Log[Seen] = field(repr=False)
     shared_faults: Faults = field(repr=False)
     faults: Faults = field(default_factory=Faults, repr=False)
     """Misbehaviour on this connection alone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..protocol.wire import connect_pb2
-from .connection import Connection
+from .connection import Connection, Seen
 from .log import Log
 
 __all__ = ["Delivery"]
@@ -16,7 +16,7 @@ class Delivery:
     """A request to a worker, kept up to date."""
 
     request: connect_pb2.GatewayExecutorRequestData = field(repr=False)
-    log: Log = field(repr=False)
+    log: Log[Seen] = field(repr=False)
     has_executor: bool = field(default=True, repr=False)
     """Whether an executor waits for the reply, or :meth:`LocalGateway.request` sent
     the request."""

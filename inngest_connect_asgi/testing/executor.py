@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 from ..protocol.wire import connect_pb2
 from . import ulid
-from .calls import build_request, finished_error, payload
-from .connection import Connection
+from .calls import build_request, payload
+from .connection import Connection, Seen
 from .driver import Driver
+from .ending import FINISHED_EVENT, METADATA, cancels, events_of_end
 from .expressions import matches
 from .functions import JSON, Batch, Function, load_functions
-from .log import Log, Seen
+from .log import Log
 from .router import ExecutorRestarted, Router
 from .runs import Run, Status, Step
 
@@ -23,19 +24,14 @@ __all__ = ["Executor", "Function", "Run", "Step", "build_request"]
 
 T = TypeVar("T")
 
-FAILED_EVENT = "inngest/function.failed"
-FINISHED_EVENT = "inngest/function.finished"
-CANCELLED_EVENT = "inngest/function.cancelled"
 INVOKED_EVENT = "inngest/function.invoked"
-METADATA = "_inngest"
-"""Where an event's data has what Inngest added (pkg/consts/consts.go)."""
 
 
 class Executor:
     """Starts runs and ends them. Lives on the gateway's event loop."""
 
     def __init__(
-        self, *, log: Log, router: Router, retry_delay: float, use_api: bool
+        self, *, log: Log[Seen], router: Router, retry_delay: float, use_api: bool
     ) -> None:
         self.log = log
         self.router = router
@@ -43,6 +39,8 @@ class Executor:
         self.use_api = use_api
         self.functions: dict[str, Function] = {}
         self.runs: list[Run] = []
+        self.started_by: dict[str, list[Run]] = {}
+        """By the id of the first event."""
         self.events: list[dict[str, JSON]] = []
         self._event_waiters: list[
             tuple[Callable[[dict[str, JSON]], bool], asyncio.Future[dict[str, JSON]]]
@@ -73,6 +71,7 @@ class Executor:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.functions.clear()
         self.runs.clear()
+        self.started_by.clear()
         self.events.clear()
         self._batches.clear()
 
@@ -94,7 +93,7 @@ class Executor:
             if not waiter.done() and wanted(event):
                 waiter.set_result(event)
         for run in list(self.runs):
-            if self._cancels(run, event):
+            if cancels(run, event):
                 self.cancel(run)
         for function in list(self.functions.values()):
             if any(
@@ -131,6 +130,7 @@ class Executor:
     def start(self, function: Function, events: list[dict[str, JSON]]) -> Run:
         run = Run(ulid.new(), function, events)
         self.runs.append(run)
+        self.started_by.setdefault(run.event["id"], []).append(run)
         self._note(run)
         self._spawn(Driver(self, run).drive())
         if function.start_timeout is not None:
@@ -169,18 +169,6 @@ class Executor:
         """Do no more for a run; what a worker does now comes to nothing."""
         self.end(run, "cancelled")
 
-    def _cancels(self, run: Run, event: dict[str, JSON]) -> bool:
-        # What started a run does not end it.
-        if run.status != "running" or any(event["id"] == e["id"] for e in run.events):
-            return False
-        age = time.time() - run.started_at
-        return any(
-            cancel.event == event["name"]
-            and (cancel.timeout is None or age < cancel.timeout)
-            and matches(cancel.expression, {"event": run.event, "async": event})
-            for cancel in run.function.cancels
-        )
-
     def end(
         self, run: Run, status: Status, *, output: JSON = None, error: JSON = None
     ) -> None:
@@ -188,40 +176,8 @@ class Executor:
             return
         run.end(status, output=output, error=error)
         self._note(run)
-        self._tell_end(run)
-
-    def _tell_end(self, run: Run) -> None:
-        """Send the events of a run's end (pkg/execution/executor/finalize.go)."""
-        for number, event in enumerate(run.events):
-            metadata = event["data"].get(METADATA)
-            correlation_id = (
-                metadata.get("correlation_id") if isinstance(metadata, dict) else None
-            )
-            # The handler of a failed handler would go on for ever.
-            if event["name"] in (FAILED_EVENT, FINISHED_EVENT):
-                continue
-            # Of a batch, the first event is told of, and those that somebody awaits.
-            if number > 0 and correlation_id is None:
-                continue
-            data: dict[str, JSON] = {
-                "function_id": run.function.id,
-                "run_id": run.id,
-                "event": event,
-                "events": run.events,
-                METADATA: {"status": run.status.capitalize()},
-            }
-            if run.status == "completed":
-                data["result"] = run.output
-            elif run.status == "failed":
-                data["error"] = finished_error(run.error)
-                data["result"] = run.error
-            if correlation_id is not None:
-                data["correlation_id"] = correlation_id
-            self.receive({"name": FINISHED_EVENT, "data": data})
-            if run.status == "failed":
-                self.receive({"name": FAILED_EVENT, "id": run.id, "data": data})
-            elif run.status == "cancelled":
-                self.receive({"name": CANCELLED_EVENT, "id": run.id, "data": data})
+        for event in events_of_end(run):
+            self.receive(event)
 
     # What runs wait for
 
@@ -319,5 +275,5 @@ class Executor:
             execution.cancel()
 
     def _sent(self, request_id: str) -> bool:
-        delivery = self.router.deliveries.get(request_id)
+        delivery = self.router.requests.deliveries.get(request_id)
         return delivery is not None and bool(delivery.sent_to)

@@ -13,8 +13,7 @@ from google.protobuf.message import DecodeError, Message
 
 from ..protocol.wire import connect_pb2
 from . import ulid
-from .connection import DRAINING, Connection, kind_name
-from .log import Seen
+from .connection import DRAINING, Connection, Seen, kind_name
 from .router import Router
 
 __all__ = ["Frame", "Inbox", "Refused"]
@@ -161,7 +160,7 @@ class Inbox:
         elif frame.message is None and kind in INVALID_PAYLOAD:
             raise Refused(*INVALID_PAYLOAD[kind])
         elif isinstance(frame.message, connect_pb2.WorkerRequestAckData):
-            self.router.acknowledge(connection, frame.message)
+            self.router.requests.acknowledge(connection, frame.message)
         elif isinstance(frame.message, connect_pb2.SDKResponse):
             await self._reply(frame.message)
         elif isinstance(frame.message, connect_pb2.WorkerRequestExtendLeaseData):
@@ -215,9 +214,9 @@ class Inbox:
             self.connection.log.touch()
 
     async def _reply(self, reply: connect_pb2.SDKResponse) -> None:
-        if self.router.faults.refuses(reply.request_id):
+        if self.router.requests.faults.refuses(reply.request_id):
             return
-        self.router.save(reply)
+        self.router.requests.save(reply)
         await self.connection.answer(
             Kind.WORKER_REPLY_ACK,
             connect_pb2.WorkerReplyAckData(request_id=reply.request_id),
@@ -227,7 +226,7 @@ class Inbox:
         if not ulid.valid(data.lease_id):
             raise Refused(*INVALID_PAYLOAD[Kind.WORKER_REQUEST_EXTEND_LEASE])
         # The lease is extended, whether or not the answer can be written.
-        new_lease_id = self.router.extend(self.connection, data)
+        new_lease_id = self.router.requests.extend(self.connection, data)
         await self.connection.answer(
             Kind.WORKER_REQUEST_EXTEND_LEASE_ACK,
             connect_pb2.WorkerRequestExtendLeaseAckData(

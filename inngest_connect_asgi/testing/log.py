@@ -4,76 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
-from google.protobuf.message import Message
-
-if TYPE_CHECKING:
-    from .connection import Connection
-
-__all__ = ["Log", "Seen"]
+__all__ = ["Log"]
 
 T = TypeVar("T")
-Event = Literal[
-    "received",
-    "sent",
-    "opened",
-    "ready",
-    "closed",
-    "start",
-    "flush",
-    "event",
-    "run",
-    "lease",
-    "void",
-    "returned",
-    "restart",
-]
 
 
-@dataclass(frozen=True)
-class Seen:
-    """One thing that happened."""
-
-    time: float
-    """When, by ``time.monotonic()``."""
-    event: Event
-    """What: a frame ``received`` or ``sent``, a connection ``opened``,
-    ``ready`` or ``closed``, an HTTP ``start`` or ``flush``, an Inngest
-    ``event``, a ``run`` started or ended, a ``lease`` expired, a ``void``
-    acknowledgement, a request ``returned`` for want of one, a ``restart`` of the
-    executor."""
-    kind: str = ""
-    """The kind of frame, the name of an event or the status of a run."""
-    connection: Connection | None = None
-    message: Message | None = None
-    """The payload of a frame or the body of an HTTP request, where it parsed."""
-    data: bytes = field(default=b"", repr=False)
-    """The frame as it arrived."""
-    id: str = ""
-    """The request, run or event that this is about."""
-    code: int | None = None
-    """The close code of a connection, or the status of an HTTP answer."""
-    reason: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def __str__(self) -> str:
-        words: list[object] = [self.event, self.kind, self.id, self.code, self.reason]
-        if self.connection is not None:
-            words.insert(1, f"#{self.connection.number}")
-        return " ".join(str(word) for word in words if word not in ("", None))
+class _Entry(Protocol):
+    @property
+    def time(self) -> float: ...
 
 
-class Log:
+Entry = TypeVar("Entry", bound=_Entry)
+
+
+class Log(Generic[Entry]):
     def __init__(self) -> None:
-        self.entries: list[Seen] = []
+        self.entries: list[Entry] = []
         self._changed = threading.Condition()
         self._version = 0
 
-    def append(self, seen: Seen) -> None:
-        self.entries.append(seen)
+    def append(self, entry: Entry) -> None:
+        self.entries.append(entry)
         self.touch()
 
     def clear(self) -> None:
@@ -102,6 +56,6 @@ class Log:
     def _describe(self, timeout: float) -> str:
         now = time.monotonic()
         last = "\n".join(
-            f"  {seen.time - now:+8.3f} s  {seen}" for seen in self.entries[-20:]
+            f"  {entry.time - now:+8.3f} s  {entry}" for entry in self.entries[-20:]
         )
         return f"nothing like it within {timeout} s; the last events:\n{last}"

@@ -8,9 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ..protocol.wire import connect_pb2
-from .connection import Connection
+from .connection import Connection, Seen
 from .deliveries import Delivery
-from .log import Seen
 
 if TYPE_CHECKING:
     from .router import Router
@@ -33,7 +32,8 @@ class Proxy:
 
     def __init__(self, router: Router, delivery: Delivery) -> None:
         self.router = router
-        self.store = router.store
+        self.requests = router.requests
+        self.store = router.requests.store
         self.delivery = delivery
         self.reply: connect_pb2.SDKResponse | None = None
         self._changed = asyncio.Event()
@@ -53,7 +53,7 @@ class Proxy:
         reply = self.store.take_response(request_id)
         if reply is not None:
             return reply
-        self.router.proxies[request_id] = self
+        self.requests.proxies[request_id] = self
         self._task = asyncio.ensure_future(self._execute())
         try:
             return await self._task
@@ -61,8 +61,8 @@ class Proxy:
             if not self._abandoned:
                 raise
         finally:
-            if self.router.proxies.get(request_id) is self:
-                del self.router.proxies[request_id]
+            if self.requests.proxies.get(request_id) is self:
+                del self.requests.proxies[request_id]
         if self._until_lease_is_over:
             while self._lease_end() > time.monotonic():
                 await self.router.changed(self._lease_end() - time.monotonic())
@@ -85,7 +85,7 @@ class Proxy:
         leased = self._lease_end() > time.monotonic()
         if not leased:
             connection = await self.router.first_route(self.delivery)
-            self.router.lease(self.delivery)
+            self.requests.lease(self.delivery)
             if not await self._forward(connection):
                 return _error("Error", "failed to route request to gateway")
         while self.reply is None and self._lease_end() > time.monotonic():
@@ -96,7 +96,7 @@ class Proxy:
             while self.reply is None and end > time.monotonic():
                 await self._wait_until(end)
         if self.reply is not None:
-            self.router.settle(self.delivery)
+            self.requests.settle(self.delivery)
             return self.reply
         if leased:
             return None

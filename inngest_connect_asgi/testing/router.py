@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from typing import Literal
 
 from ..protocol.wire import connect_pb2
-from .connection import DRAINING, Connection
+from .connection import DRAINING, Connection, Seen
 from .deliveries import Delivery
 from .durations import interval
 from .faults import Faults
-from .log import Log, Seen
+from .log import Log
 from .proxy import GRACE_PERIOD, ExecutorRestarted, Proxy
+from .requests import Requests
 from .store import Store
 
 __all__ = ["Delivery", "ExecutorRestarted", "Router"]
@@ -35,7 +35,7 @@ class Router:
 
     def __init__(
         self,
-        log: Log,
+        log: Log[Seen],
         faults: Faults,
         lease_duration: float,
         *,
@@ -44,26 +44,20 @@ class Router:
         one_id_per_job: bool = False,
     ) -> None:
         self.log = log
-        self.faults = faults
-        self.store = Store(lease_duration, honour_previous_lease)
+        self.requests = Requests(
+            log, faults, Store(lease_duration, honour_previous_lease), self.wake
+        )
         self.heartbeat_interval = interval(heartbeat_interval)
         self.one_id_per_job = one_id_per_job
         self.connections: list[Connection] = []
-        self.deliveries: dict[str, Delivery] = {}
-        self.replies: dict[str, connect_pb2.SDKResponse] = {}
-        self.executions: Counter[str] = Counter()
-        self.proxies: dict[str, Proxy] = {}
-        """By request id, who waits for its reply."""
+        self._store = self.requests.store
         self._waiters: list[asyncio.Future[None]] = []
         self._turn = 0
 
     def reset(self) -> None:
         """Forget everything; no connection may be open."""
         self.connections.clear()
-        self.deliveries.clear()
-        self.replies.clear()
-        self.executions.clear()
-        self.store.reset()
+        self.requests.reset()
 
     # Something changed: whoever waits for a worker looks again.
 
@@ -95,27 +89,17 @@ class Router:
             ExecutorRestarted: The same attempt has to be sent anew.
         """
         while True:
-            delivery = self.track(request)
+            delivery = self.requests.track(request)
             reply = await Proxy(self, delivery).execute()
             if reply is not None:
                 return reply
-
-    def track(
-        self,
-        request: connect_pb2.GatewayExecutorRequestData,
-        *,
-        has_executor: bool = True,
-    ) -> Delivery:
-        delivery = Delivery(request, self.log, has_executor)
-        self.deliveries[request.request_id] = delivery
-        return delivery
 
     def restart_executor(self, leases: Leases) -> None:
         """Have every attempt that is under way sent anew."""
         self.log.append(Seen(time.monotonic(), "restart", reason=f"leases {leases}"))
         if leases == "lost":
-            self.store.forget_requests()
-        for proxy in list(self.proxies.values()):
+            self._store.forget_requests()
+        for proxy in list(self.requests.proxies.values()):
             proxy.abandon(until_lease_is_over=leases == "over")
         self.wake()
 
@@ -144,7 +128,7 @@ class Router:
         able = [
             c
             for c in self.connections
-            if self._is_healthy(c, delivery) and self.store.has_room(c.instance_id)
+            if self._is_healthy(c, delivery) and self._store.has_room(c.instance_id)
         ]
         self._turn += 1
         return able[self._turn % len(able)] if able else None
@@ -212,7 +196,7 @@ class Router:
         delivery.connection = connection
         delivery.sent_to.append(connection)
         acked = connection.expect_ack(
-            delivery.request_id, self.store.lease_duration + self.grace_period
+            delivery.request_id, self._store.lease_duration + self.grace_period
         )
         if connection.phase != "ready":
             # A request that crosses a pause: nobody waits for it any more.
@@ -228,21 +212,7 @@ class Router:
 
     @property
     def grace_period(self) -> float:
-        return min(GRACE_PERIOD, self.store.lease_duration / 4)
-
-    def lease(self, delivery: Delivery, duration: float | None = None) -> bool:
-        """Lease a request, unless it is leased already."""
-        lease_id = self.store.lease(delivery.request_id, duration)
-        if lease_id is None:
-            return False
-        self._note_lease(delivery, lease_id)
-        delivery.request.lease_id = lease_id
-        return True
-
-    def _note_lease(self, delivery: Delivery, lease_id: str) -> None:
-        if lease_id != delivery.lease_id:
-            delivery.lease_ids.append(lease_id)
-        delivery.lease_until = self.store.lease_until(delivery.request_id)
+        return min(GRACE_PERIOD, self._store.lease_duration / 4)
 
     async def send(
         self,
@@ -251,81 +221,7 @@ class Router:
         lease_duration: float | None = None,
     ) -> None:
         """Send a request under a new lease, with no executor behind it."""
-        self.store.delete_lease(delivery.request_id)
-        self.lease(delivery, lease_duration)
-        self.store.assign(connection.instance_id, delivery.request_id, force=True)
+        self._store.delete_lease(delivery.request_id)
+        self.requests.lease(delivery, lease_duration)
+        self._store.assign(connection.instance_id, delivery.request_id, force=True)
         await self.write(delivery, connection)
-
-    # What workers say about requests
-
-    def acknowledge(
-        self, connection: Connection, ack: connect_pb2.WorkerRequestAckData
-    ) -> None:
-        delivery = self.deliveries.get(ack.request_id)
-        if connection.complete_ack(ack.request_id):
-            self.executions[ack.request_id] += 1
-            if delivery is not None:
-                delivery.acked_by.append(connection)
-        else:
-            if delivery is not None:
-                delivery.void_acks.append(connection)
-            self.log.append(
-                Seen(time.monotonic(), "void", "", connection, ack, id=ack.request_id)
-            )
-        self.wake()
-
-    def extend(
-        self, connection: Connection, data: connect_pb2.WorkerRequestExtendLeaseData
-    ) -> str | None:
-        """Return the next lease id, or ``None`` where the lease is lost."""
-        delivery = self.deliveries.get(data.request_id)
-        new_lease_id = None
-        if not (self.faults.nack_leases or connection.faults.nack_leases):
-            new_lease_id = self.store.extend(
-                connection.instance_id, data.request_id, data.lease_id
-            )
-        if delivery is not None:
-            if new_lease_id is None:
-                delivery.nacks += 1
-            else:
-                if new_lease_id != delivery.lease_id:
-                    delivery.extensions += 1
-                self._note_lease(delivery, new_lease_id)
-                delivery.connection = connection
-        self.wake()
-        return new_lease_id
-
-    def save(self, reply: connect_pb2.SDKResponse) -> None:
-        """Keep a reply, and tell the executor that waits for it."""
-        request_id = reply.request_id
-        self.replies.setdefault(request_id, reply)
-        self.store.save_response(reply)
-        delivery = self.deliveries.get(request_id)
-        if delivery is not None:
-            delivery.replies += 1
-            if delivery.reply is None:
-                delivery.reply = reply
-        proxy = self.proxies.get(request_id)
-        if proxy is not None:
-            proxy.take(reply)
-        elif delivery is not None and not delivery.has_executor:
-            # There would be one that waits.
-            self.settle(delivery)
-        self.wake()
-
-    def settle(self, delivery: Delivery) -> None:
-        """Clean up behind a request that was replied to."""
-        request_id = delivery.request_id
-        self.store.delete_lease(request_id)
-        self.store.take_response(request_id)
-        if delivery.sent_to:
-            instance = delivery.sent_to[-1].instance_id
-            self.store.unassign(instance, request_id)
-
-    def delete_leases(self) -> None:
-        self.store.delete_leases()
-        for delivery in self.deliveries.values():
-            delivery.lease_until = 0.0
-        for proxy in self.proxies.values():
-            proxy.look_again()
-        self.wake()

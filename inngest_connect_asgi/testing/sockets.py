@@ -18,11 +18,11 @@ from websockets.typing import Subprotocol
 
 from ..protocol.wire import connect_pb2
 from . import ulid
-from .connection import PHASES, Connection
+from .connection import PHASES, Connection, Seen
 from .durations import interval
 from .faults import Faults
 from .inbox import Inbox, Refused
-from .log import Log, Seen
+from .log import Log
 from .router import Router
 
 __all__ = ["Sockets"]
@@ -48,7 +48,7 @@ class Sockets:
     def __init__(
         self,
         *,
-        log: Log,
+        log: Log[Seen],
         faults: Faults,
         router: Router,
         intervals: connect_pb2.GatewayConnectionReadyData,
@@ -226,7 +226,7 @@ class Sockets:
         connection.hello = message
         connection.id = message.connection_id
         self._check(connection)
-        self.router.store.set_capacity(
+        self.router.requests.store.set_capacity(
             message.instance_id, message.max_worker_concurrency
         )
         if self.faults.handshake == "sync_failed":
