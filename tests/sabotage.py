@@ -20,6 +20,7 @@ from inngest_connect_asgi.isolation.supervisor import Supervisor
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.runtime.gateway_socket import Connection, GatewaySocket
 from inngest_connect_asgi.runtime.shell import Runtime
+from inngest_connect_asgi.runtime.timer import Timer
 from inngest_connect_asgi.worker.attempts import Attempts
 from inngest_connect_asgi.worker.runner import FunctionRunner
 from inngest_connect_asgi.worker.runs import Runs
@@ -55,7 +56,8 @@ HANDLERS: dict[type, tuple[str, ...]] = {
     FunctionRunner: ("attempt", "run"),
     GatewaySocket: ("close", "received", "send", "write"),
     Health: ("update",),
-    Runtime: ("_acknowledge", "_do", "_receive", "_send", "_set_timer"),
+    Runtime: ("_acknowledge", "_do", "_receive", "_send"),
+    Timer: ("set",),
     Supervisor: ("_receive", "send"),
     Runs: ("_finish", "_start", "_start_some"),
     Worker: ("_answer", "_handle", "_make_start", "_tell"),

@@ -11,6 +11,8 @@ import httpx
 from .. import ends
 from ..configuration import Configuration
 from ..network.access import Network, split_credentials
+from ..protocol import frames
+from ..protocol.actions import Flush, StartLink
 
 __all__ = ["Answer", "Api"]
 
@@ -32,6 +34,9 @@ class Answer(NamedTuple):
     body: bytes
     error: str | None
     """Why none came."""
+
+
+Ended = Callable[[Answer], None]
 
 
 class Api:
@@ -76,19 +81,30 @@ class Api:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._http.aclose()
 
-    def call(
+    def start(self, call: StartLink, ended: Ended) -> asyncio.Task[None]:
+        """Ask for a gateway.
+
+        Args:
+            ended: Is called once, whatever is raised. What it raises is a crash.
+        """
+        return self._call("start", lambda: call.body, call.signing_key, ended)
+
+    def flush(self, call: Flush, ended: Ended) -> asyncio.Task[None]:
+        """Deliver a reply, as :meth:`start`."""
+
+        def body() -> bytes:
+            # Not kept beyond the call: the app does that.
+            return frames.reply(call.result.lease, call.result.outcome)
+
+        return self._call("flush", body, call.signing_key, ended)
+
+    def _call(
         self,
         name: str,
         body: Callable[[], bytes],
         signing_key: str | None,
-        ended: Callable[[Answer], None],
+        ended: Ended,
     ) -> asyncio.Task[None]:
-        """Call ``start`` or ``flush``, and say what came of it.
-
-        Args:
-            body: Makes it, in the task.
-            ended: Is called once, whatever is raised. What it raises is a crash.
-        """
         answers: list[Answer] = []
 
         async def post() -> None:

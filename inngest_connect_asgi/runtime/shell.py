@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..configuration import Configuration, Probe
 from ..messages import Drain, FromApp, FromRuntime, Log, Pong, Result, Start
 from ..network.access import Network
-from ..protocol import frames
 from ..protocol.actions import (
     Abort,
     Action,
@@ -27,6 +26,7 @@ from ..protocol.actions import (
 from ..protocol.core import Core
 from .api import Answer, Api
 from .gateway_socket import GatewaySocket
+from .timer import Timer
 
 if TYPE_CHECKING:
     from ..health.probe import ProbeServer
@@ -72,9 +72,6 @@ class Runtime:
         self._early: list[FromApp] | None = []
         """Messages that came before the core could take them."""
         self._probe: ProbeServer | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._due: float | None = None
-        """When the core wants its next tick, in the time of the loop."""
 
     async def run(self, start: Start) -> None:
         """Run until the core has finished.
@@ -86,6 +83,7 @@ class Runtime:
         self._loop = asyncio.get_running_loop()
         self._network = Network()
         self._core = Core(configuration, via=self._network.via)
+        self._timer = Timer(self._loop, self._tick)
         self._ended = self._loop.create_future()
         async with Api(configuration, self._network, self.crash) as self._api:
             try:
@@ -174,7 +172,7 @@ class Runtime:
         now = self._loop.time()
         self._core.telling.epoch = time.time() - now
         try:
-            if self._due is not None and (late := now - self._due) > PUNCTUAL:
+            if (due := self._timer.due) is not None and (late := now - due) > PUNCTUAL:
                 for action in self._core.late(late, now):
                     self._do(action)
             for action in event(*args, now=now, **kw):
@@ -192,13 +190,14 @@ class Runtime:
             if self._acks:
                 acks, self._acks = self._acks, []
                 if not self._defer(partial(self._acknowledge, acks)):
-                    self._send_all(acks)
+                    for ack in acks:
+                        self._send(ack)
             while self._unwritten:
                 _, socket = self._unwritten.popitem()
                 for frame in socket.write():
                     self._step(self._core.sent, frame)
             if not self._has_ended:
-                self._set_timer(self._core.next_tick())
+                self._timer.set(self._core.next_tick())
             self._flush()
         except BaseException as error:
             self.crash(error)
@@ -242,37 +241,18 @@ class Runtime:
             socket.send(frame)
             self._unwritten[frame.link] = socket
 
-    def _send_all(self, frames: Sequence[Send]) -> None:
-        for frame in frames:
-            self._send(frame)
-
     def _acknowledge(self, acks: Sequence[Send]) -> None:
         """Acknowledge requests, now that the app has them."""
-        self._send_all(acks)
+        for ack in acks:
+            self._send(ack)
         self._end_turn()
 
-    def _set_timer(self, due: float | None) -> None:
-        now = self._loop.time()
-        if due is not None:
-            # What became due only now is not late.
-            due = max(due, now)
-        if self._timer is not None and self._due is not None:
-            # One that is due has its turn behind what is read in this one. Made anew
-            # in each, it would have none while there is always more to read.
-            if self._due == due or (due is not None and self._due <= now):
-                return
-            self._timer.cancel()
-        self._due = due
-        self._timer = None if due is None else self._loop.call_at(due, self._tick)
-
     def _tick(self) -> None:
-        self._timer = None
         self._step(self._core.tick)
         self._end_turn()
 
     async def _clean_up(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         aborted = [socket.abort() for socket in self._sockets.values()]
         await asyncio.gather(*aborted, return_exceptions=True)
         if self._probe is not None:
@@ -300,19 +280,13 @@ class Runtime:
                 self._step(self._core.lost, call.link, answer.error)
             self._end_turn()
 
-        task = self._starts[call.link] = self._api.call(
-            "start", lambda: call.body, call.signing_key, ended
-        )
+        task = self._starts[call.link] = self._api.start(call, ended)
 
     def _call_flush(self, call: Flush) -> None:
-        def body() -> bytes:
-            # Not kept beyond the call: the app does that.
-            return frames.reply(call.result.lease, call.result.outcome)
-
         def ended(answer: Answer) -> None:
             event = self._core.flush_answered
             status, error = answer.status, answer.error
             self._step(event, call.delivery, status, answer.body, error=error)
             self._end_turn()
 
-        self._api.call("flush", body, call.signing_key, ended)
+        self._api.flush(call, ended)

@@ -194,6 +194,11 @@ class Connection:
         self.log.touch()
         return True
 
+    def note(self, event: Event, code: int | None = None, reason: str = "") -> None:
+        """Log what became of the connection."""
+        seen = Seen(time.monotonic(), event, "", self, code=code, reason=reason)
+        self.log.append(seen)
+
     def set_status(self, status: Status) -> None:
         self.status, self.status_at = status, time.monotonic()
 

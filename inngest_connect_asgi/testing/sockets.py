@@ -146,7 +146,7 @@ class Sockets:
         connection = Connection(websocket, self._count, self.log, self.faults)
         inbox = Inbox(connection, self.router)
         self.router.connections.append(connection)
-        self._note(connection, "opened")
+        connection.note("opened")
         try:
             await self._shake_hands(connection, inbox)
             await inbox.run()
@@ -182,30 +182,7 @@ class Sockets:
         connection.set_status("deleted")
         connection.no_forwarding.set()
         self.router.wake()
-        self._note(
-            connection,
-            "closed",
-            code=connection.close_code,
-            reason=connection.close_reason,
-        )
-
-    def _note(
-        self,
-        connection: Connection,
-        event: str,
-        *,
-        code: int | None = None,
-        reason: str = "",
-    ) -> None:
-        self.log.append(
-            Seen(
-                time.monotonic(),
-                event,  # type: ignore[arg-type]
-                connection=connection,
-                code=code,
-                reason=reason,
-            )
-        )
+        connection.note("closed", connection.close_code, connection.close_reason)
 
     # Handshake
 

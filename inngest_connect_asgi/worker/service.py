@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from contextlib import suppress
 from typing import Any
 
 from .. import logs
@@ -35,26 +34,17 @@ from ..messages import (
     Wanted,
     Withdrawn,
 )
-from . import whereabouts
 from .attempts import Attempt, Attempts
 from .config import Settings
 from .ledger import Ledger
+from .records import Records, level
 from .runs import Runs
-from .threads import FunctionThreads
+from .threads import THREAD_NAME, FunctionThreads
 
 __all__ = ["Worker"]
 
 STOP_GRACE = 5.0
 """Seconds that the runtime may take to stop, beyond ``shutdown_timeout``."""
-
-LOGGERS = ("inngest_connect_asgi", "asyncio", "httpcore", "httpx", "websockets")
-"""Whoever logs in the runtime."""
-
-THREAD_NAME = "inngest-connect-function"
-"""How the threads of synchronous functions are named, with a number behind."""
-
-LOG_TIMEOUT = 1.0
-"""Seconds that the last log records get to be written at shutdown."""
 
 
 class Worker:
@@ -77,8 +67,6 @@ class Worker:
         self._stopped = asyncio.Event()
         self._ready = asyncio.Event()
         """Or stopped: nobody is to wait for what can not come any more."""
-        self._logged = asyncio.Event()
-        """All that was logged for the runtime is written."""
 
     async def __aenter__(self) -> Worker:
         await self.start()
@@ -109,7 +97,6 @@ class Worker:
         self._configuration = settings.configuration()
         surroundings = integrations.surroundings()
         self._health.begin(facts(self._configuration))
-        self._thread_id = threading.get_ident()
         self._mailbox = Mailbox(self._loop, self._receive)
         self._runs = Runs(
             {runner.app.name: runner for runner in settings.runners},
@@ -120,8 +107,8 @@ class Worker:
             answer=self._answer,
             failed=self._unforeseen,
         )
-        self._log_writer = logs.Writer(self._end_log)
-        self._observers = integrations.observers(self._configuration, self._log)
+        self._records = Records(threading.get_ident(), settings.isolation)
+        self._observers = integrations.observers(self._configuration, self._records.log)
         host = ProcessHost() if settings.isolation == "process" else ThreadHost()
         self._supervisor = Supervisor(host, self._make_start, self._tell)
         try:
@@ -180,19 +167,7 @@ class Worker:
         await self._runs.cancel()
         for observer in self._observers:
             observer.close()
-        # A handler may be slow, or hang.
-        self._log_writer.close()
-        try:
-            await asyncio.wait_for(self._logged.wait(), LOG_TIMEOUT)
-        except asyncio.TimeoutError:
-            logs.emit_aside(
-                logging.WARNING, "Some log records were not written in time"
-            )
-
-    def _end_log(self) -> None:
-        # Unless the loop is closed, which then has nobody who waits.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._logged.set)
+        await self._records.close()
 
     # In the runtime's thread.
 
@@ -202,7 +177,7 @@ class Worker:
             **self._ledger.taken_over(),
             state=self._health.state,
             drain=self._drain,
-            log_level=min(logging.getLogger(n).getEffectiveLevel() for n in LOGGERS),
+            log_level=level(),
         )
 
     def _tell(self, message: FromRuntime) -> None:
@@ -228,11 +203,11 @@ class Worker:
             self._observe(message)
             self._post(message)
         elif isinstance(message, Log):
-            self._log(message)
+            self._records.log(message)
         elif isinstance(message, Stalled):
-            self._log_stall(message)
+            self._records.stalled(message)
         elif isinstance(message, Starved):
-            self._log_starvation(message)
+            self._records.starved(message)
         else:
             if isinstance(message, Stopped) and message.error is not None:
                 self._health.crash(message.error)
@@ -243,44 +218,6 @@ class Worker:
             # The server died without a shutdown: nothing can run any more.
             self._drain = Drain(0.0)
             self._supervisor.send(self._drain)
-
-    def _log(self, message: Log) -> None:
-        # Not logged here: a handler may block, and with it the heartbeats.
-        if logs.is_enabled(message.name, message.level):
-            self._log_writer.put(
-                logs.record(
-                    message.level,
-                    message.message,
-                    extra=message.extra,
-                    name=message.name,
-                    at=message.at,
-                )
-            )
-
-    def _log_stall(self, message: Stalled) -> None:
-        try:
-            what = whereabouts.of_event_loop(self._thread_id, THREAD_NAME)
-        except Exception as error:
-            # It reads the frames of threads that go on.
-            what = f"where it is could not be seen: {describe(error)}"
-        text = f"The app's event loop has not answered for {message.lag:.1f} s; {what}"
-        self._log(Log(logging.WARNING, text))
-
-    def _log_starvation(self, message: Starved) -> None:
-        text = (
-            f"The Connect runtime got no time to run for {message.lag:.1f} s, and sent "
-            "no heartbeats: "
-        )
-        if self._settings.isolation == "thread":
-            # From in here they look the same.
-            text += (
-                "native code held the interpreter's lock, or the process was "
-                'suspended, or the machine is overloaded. isolation="process" keeps '
-                "the connection out of reach of the first"
-            )
-        else:
-            text += "the machine is overloaded, or was suspended"
-        self._log(Log(logging.WARNING, text))
 
     def _observe(self, message: object) -> None:
         for observer in self._observers:

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-__all__ = ["FunctionThreads"]
+__all__ = ["THREAD_NAME", "FunctionThreads"]
+
+THREAD_NAME = "inngest-connect-function"
+"""How the threads are named, with a number behind."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
