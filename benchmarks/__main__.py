@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import scale, speed, startup, web
-from .load import allow_descriptors
+from .generator import allow_descriptors
 from .rounds import Rounds
 from .speed import Cell
 from .targets import names, node_version, typescript_missing

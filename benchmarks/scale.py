@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
 
-from .load import allow_descriptors, call_request
+from . import floor
+from .floor import Floor
 from .plot import Line, lines
-from .processes import memory
+from .requests import call_request
 from .rounds import Rounds, median_of, turns
 from .tables import table
 from .targets import TITLES, Target
@@ -67,17 +63,6 @@ class AppsLevel:
     """Of no-ops, 50 at once."""
 
 
-@dataclass(frozen=True)
-class Floor:
-    """What the SDK's own handler takes, without any connection."""
-
-    noop: float
-    """Seconds of processor time for 1,000 runs."""
-    step: float
-    held: float
-    """Bytes of memory of each run that waits."""
-
-
 @dataclass
 class Scale:
     levels: dict[int, dict[str, list[Level]]] = field(default_factory=dict)
@@ -112,7 +97,7 @@ def measure(
             for name in turns([n for n in CONNECTED if n in names], number):
                 apps_level = measure_apps(name, loop, count, seconds)
                 scale.apps.setdefault(count, {}).setdefault(name, []).append(apps_level)
-        scale.floor.append(measure_floor())
+        scale.floor.append(floor.measure())
     return scale
 
 
@@ -167,54 +152,6 @@ def measure_apps(name: str, loop: str, count: int, seconds: float) -> AppsLevel:
         latency = target.generator.run("noop", 1, seconds, app=app)["p50"]
         rate = target.generator.run("noop", 50, seconds, app=app)["rate"]
     return AppsLevel(ready, registered, private, latency, rate)
-
-
-def measure_floor() -> Floor:
-    """In a process of its own, which has nothing else in its memory."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scale"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return Floor(**json.loads(done.stdout))
-
-
-async def floor() -> Floor:
-    os.environ["INNGEST_DEV"] = "1"
-    from inngest_connect_asgi.messages import Delivery, Lease, Request
-    from inngest_connect_asgi.worker import sdk
-    from inngest_connect_asgi.worker.runner import FunctionRunner
-
-    from . import app
-
-    runner = FunctionRunner(*app.apps[0])
-
-    async def run(function: str) -> None:
-        echoed = "l", "a", "e", "a", f"app-{function}", "step", "r", b"", b""
-        lease = Lease(Delivery("r", "l"), *echoed)
-        request = Request(lease, "app", "job", call_request(function, 0))
-        await runner._handler._handler.post(sdk._comm_request(request))
-
-    async def cpu(function: str) -> float:
-        best = float("inf")
-        for _ in range(20):
-            start = time.process_time()
-            await asyncio.gather(*(run(function) for _ in range(100)))
-            best = min(best, time.process_time() - start)
-        return best * 10
-
-    noop, step = await cpu("noop"), await cpu("step")
-    pid = os.getpid()
-    count = 2000
-    rest = memory(pid).private
-    tasks = [asyncio.ensure_future(run("hold")) for _ in range(count)]
-    while app.held < count:
-        await asyncio.sleep(0.01)
-    held = (memory(pid).private - rest) * 2**20 / count
-    await app.release()
-    await asyncio.gather(*tasks)
-    return Floor(noop, step, held)
 
 
 def report(scale: Scale) -> str:
@@ -296,8 +233,3 @@ def plot(scale: Scale) -> str:
             for name in names
         ]
     return lines(drawn, "Cost of a request by the number of requests in flight")
-
-
-if __name__ == "__main__":
-    allow_descriptors()
-    print(json.dumps(vars(asyncio.run(floor()))))

@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from tests.servers import Uvicorn
 
-from .load import Generator
+from .generator import Generator
 from .processes import Memory, cpu_seconds, memory, tree
 
 __all__ = [

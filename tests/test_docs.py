@@ -485,3 +485,41 @@ def test_what_the_gateway_does_as_the_server_is_tested() -> None:
         "test_a_worker_that_does_not_introduce_itself_is_refused",
         "test_nothing_is_answered_before_the_worker_is_ready",
     }
+
+
+def test_a_dead_link_and_what_is_fetched_from_elsewhere_fail_the_site(
+    tmp_path: pathlib.Path,
+) -> None:
+    page = tmp_path / "guide" / "index.html"
+    page.parent.mkdir()
+    style = tmp_path / "site.css"
+    (tmp_path / "index.html").write_text('<h1 id="top"></h1>')
+    style.write_text("body { background: url(picture.png) }")
+    links = '<a href="../#top">a</a> <a href="../README.md">the readme</a>'
+    page.write_text(links)
+    assert docs_site(tmp_path) == []
+    assert "the readme" in page.read_text()
+    assert "README" not in page.read_text()
+    page.write_text(links)
+    assert docs_site(tmp_path, "https://code.test") == []
+    assert "https://code.test/blob/main/README.md" in page.read_text()
+
+    page.write_text(
+        '<a href="../gone/">a</a> <a href="../#bottom">b</a>'
+        '<script src="//cdn.test/x.js"></script>'
+    )
+    style.write_text("@import 'https://fonts.test/f.css'")
+    assert docs_site(tmp_path) == [
+        "guide/index.html fetches //cdn.test/x.js",
+        "guide/index.html: ../#bottom has no such anchor",
+        "guide/index.html: ../gone/ leads nowhere",
+        "site.css fetches https://fonts.test/f.css",
+    ]
+
+
+def docs_site(site: pathlib.Path, *arguments: str) -> list[str]:
+    command = [sys.executable, "scripts/docs_site.py", str(site), *arguments]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    problems = done.stderr.splitlines()
+    assert done.returncode == (1 if problems else 0)
+    return problems
