@@ -29,7 +29,7 @@ from inngest_connect_asgi.worker.service import Worker
 __all__ = ["Sabotage", "Saboteur"]
 
 HANDLERS: dict[type, tuple[str, ...]] = {
-    Attempts: ("answered", "begin", "delivered", "end", "outcome"),
+    Attempts: ("answered", "begin", "delivered", "end", "join"),
     Connection: (
         "connection_lost",
         "data_received",
@@ -53,7 +53,7 @@ HANDLERS: dict[type, tuple[str, ...]] = {
         "tick",
         "wants",
     ),
-    FunctionRunner: ("attempt", "run"),
+    FunctionRunner: ("run",),
     GatewaySocket: ("close", "received", "send", "write"),
     Health: ("update",),
     Runtime: ("_acknowledge", "_do", "_receive", "_send"),

@@ -185,7 +185,7 @@ class Runtime:
         return self._ended is None or self._ended.done()
 
     def _end_turn(self) -> None:
-        """Do once what all that happened in a turn of the loop asks for."""
+        """Do once what all that happened in a turn asks for."""
         try:
             if self._acks:
                 acks, self._acks = self._acks, []
@@ -237,7 +237,7 @@ class Runtime:
                 self._ended.set_result(None)
 
     def _send(self, frame: Send | SendReply) -> None:
-        if (socket := self._sockets.get(frame.link)) is not None:
+        if socket := self._sockets.get(frame.link):
             socket.send(frame)
             self._unwritten[frame.link] = socket
 
@@ -262,10 +262,10 @@ class Runtime:
         # Not at the top: few want it, and it would triple what a child imports.
         from ..health.probe import start_probe
 
-        self._probe = start_probe(configuration, probe, self._log)
+        def log(level: int, message: str) -> None:
+            self._tell(Log(level, message))
 
-    def _log(self, level: int, message: str) -> None:
-        self._tell(Log(level, message))
+        self._probe = start_probe(configuration, probe, log)
 
     # HTTP.
 

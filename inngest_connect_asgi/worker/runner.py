@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 import inngest
-from pydantic_core import from_json
 
 from .. import logs
 from ..configuration import App
@@ -20,7 +18,6 @@ from ..errors import ConfigurationError, describe
 from ..integrations.surroundings import Surroundings
 from ..messages import Outcome, Request
 from . import sdk
-from .attempts import Attempt, identify
 from .client import Client
 from .outcomes import error_body, failure
 
@@ -128,31 +125,6 @@ class FunctionRunner:
             text = f"What surrounds {request.lease.function_slug} failed"
             logs.emit(logging.ERROR, f"{text}: {describe(error)}", error=error)
             return run.outcome
-
-    def attempt(self, request: Request) -> Attempt | None:
-        """Which attempt of which job a request is for, where it says so."""
-        if not request.job_id:
-            return None
-        try:
-            # With large events several times as fast as the standard library.
-            payload = from_json(request.payload)
-            context = payload["ctx"]
-            number = int(context["attempt"])
-            # What there is by now: with use_api the steps are not in the payload.
-            state = [payload.get("steps"), (context.get("stack") or {}).get("stack")]
-            memoized = json.dumps(state, sort_keys=True) if any(state) else ""
-        except Exception:
-            # Not a call request: running it will say what is wrong with it.
-            return None
-        lease = request.lease
-        return identify(
-            lease.function_slug,
-            lease.run_id,
-            request.job_id,
-            number,
-            lease.step_id or "",
-            memoized,
-        )
 
     def cancelled(self, request: Request, error: asyncio.CancelledError) -> Outcome:
         """The outcome of a function that awaited what somebody cancelled."""

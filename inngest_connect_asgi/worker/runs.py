@@ -22,7 +22,7 @@ CANCEL_TIMEOUT = 1.0
 RUNS_PER_TURN = 4
 """Runs to start in one turn of the app's event loop, which has requests to serve."""
 
-Answer = Callable[[Request, "Attempt | None", Outcome, bool], None]
+Answer = Callable[[Request, Attempt, Outcome, bool], None]
 
 
 class Runs:
@@ -87,6 +87,8 @@ class Runs:
     ) -> None:
         """Whatever was raised, and wherever: the server gets an answer."""
         outcome = self._runners[request.app_name].failed(request, error)
+        if attempt is None:
+            attempt = Attempt(request.lease, "", b"")
         self._finish(request, attempt, outcome)
 
     def _turn(self) -> None:
@@ -114,21 +116,19 @@ class Runs:
 
     def _start(self, request: Request) -> None:
         """Start a run, unless the same attempt runs here, or has."""
-        attempt = self._runners[request.app_name].attempt(request)
-        if attempt is not None:
-            outcome = self._attempts.outcome(attempt)
-            if outcome is not None:
-                self._answer(request, attempt, outcome, True)
-                return
-            if not self._attempts.begin(attempt, request):
-                return
+        attempt = self._attempts.join(request)
+        if attempt.outcome is not None:
+            self._answer(request, attempt, attempt.outcome, True)
+            return
+        if not self._attempts.begin(attempt, request):
+            return
         self._tasks[request.lease.delivery] = ends.spawn(
             self._run(request, attempt),
             partial(self._end, request, attempt),
             name=request.lease.function_slug,
         )
 
-    async def _run(self, request: Request, attempt: Attempt | None) -> None:
+    async def _run(self, request: Request, attempt: Attempt) -> None:
         runner = self._runners[request.app_name]
         try:
             outcome = await runner.run(request, self._pool, self._surroundings)
@@ -139,7 +139,7 @@ class Runs:
         self._finish(request, attempt, outcome)
 
     def _end(
-        self, request: Request, attempt: Attempt | None, error: BaseException | None
+        self, request: Request, attempt: Attempt, error: BaseException | None
     ) -> None:
         del self._tasks[request.lease.delivery]
         if error is not None and not self._cancelling:
@@ -147,10 +147,7 @@ class Runs:
         if self._waiting:
             self.go_on()
 
-    def _finish(
-        self, request: Request, attempt: Attempt | None, outcome: Outcome
-    ) -> None:
+    def _finish(self, request: Request, attempt: Attempt, outcome: Outcome) -> None:
         self._answer(request, attempt, outcome, False)
-        if attempt is not None:
-            for waiting in self._attempts.end(attempt):
-                self._answer(waiting, attempt, outcome, True)
+        for waiting in self._attempts.end(attempt, request):
+            self._answer(waiting, attempt, outcome, True)

@@ -258,7 +258,7 @@ class Worker:
     def _answer(
         self,
         request: Request,
-        attempt: Attempt | None,
+        attempt: Attempt,
         outcome: Outcome,
         repeated: bool,
     ) -> None:
@@ -266,8 +266,7 @@ class Worker:
         if lease is None:
             # It was answered, and what was raised came later.
             return
-        if attempt is not None:
-            self._attempts.answered(attempt, outcome, lease.delivery)
+        self._attempts.answered(attempt, outcome)
         result = self._ledger.answer(lease, outcome, repeated=repeated)
         self._observe(result)
         try:
