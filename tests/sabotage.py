@@ -58,7 +58,7 @@ HANDLERS: dict[type, tuple[str, ...]] = {
     Health: ("update",),
     Runtime: ("_acknowledge", "_do", "_receive", "_send"),
     Timer: ("set",),
-    Supervisor: ("_receive", "send"),
+    Supervisor: ("_note", "send"),
     Runs: ("_finish", "_start", "_start_some"),
     Worker: ("_answer", "_handle", "_make_start", "_tell"),
 }

@@ -144,18 +144,18 @@ class Supervisor:
         messages comes to.
         """
         try:
-            self._receive(message)
+            if isinstance(message, State):
+                self._note(message)
+            self._tell(message)
         except BaseException as error:
             if isinstance(message, About):
                 self._untold.append(message)
             self._host.crash(error)
 
-    def _receive(self, message: FromRuntime) -> None:
-        if isinstance(message, State):
-            self._state = message
-            if message.connection == "ready" and _age(message) >= STABLE:
-                self._backoff.reset()
-        self._tell(message)
+    def _note(self, state: State) -> None:
+        self._state = state
+        if state.connection == "ready" and _age(state) >= STABLE:
+            self._backoff.reset()
 
     def _tell_again(self) -> None:
         untold, self._untold = self._untold, []

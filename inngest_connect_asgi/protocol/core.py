@@ -292,12 +292,12 @@ class Core:
             # Two events of one turn: the first was the end.
             self.telling.take()
             return []
-        if len(self.links) > 1:
+        if self.links.several:
             self.parts.retire(now)
         if self.replies.waiting:
             self.delivering.give_up_overflow(now)
             self.delivering.flush(now)
-        if self.stopping and self.ending.wind_up(now):
+        if self.ending.begun and self.ending.wind_up(now):
             self.losing.retry_at = None
         snapshot.tell(self.parts, now)
         if self.ending.finished:

@@ -15,7 +15,7 @@ from .deliveries import Deliveries
 from .keys import Keys
 from .link import Link
 from .links import Links
-from .replies import Replies, Reply
+from .replies import Reply
 from .telling import Telling
 from .wire import connect_pb2 as wire
 
@@ -56,6 +56,7 @@ class Delivering:
         self._telling = telling
         self._links = links
         self._deliveries = deliveries
+        self.replies = deliveries.replies
         self._keys = keys
         self._asked: set[Delivery] = set()
         """Replies that the app was asked for, to be sent over a link."""
@@ -67,10 +68,6 @@ class Delivering:
         self._flush_failed: Delivery | None = None
         """The last reply that made it look so."""
         self._flush_keys: dict[Delivery, str | None] = {}
-
-    @property
-    def replies(self) -> Replies:
-        return self._deliveries.replies
 
     def add(self, result: Result) -> None:
         """Send a reply, or have it wait for its turn."""
@@ -225,7 +222,7 @@ class Delivering:
             return
         # It would be taken for the answer to what has come now.
         self._deliveries.supersede(reply.delivery)
-        link = self._links.get(reply.link)
+        link = None if reply.link is None else self._links.get(reply.link)
         is_queued = self.replies.is_queued(reply.delivery)
         self.replies.settle(reply.delivery)
         self.drop(reply.lease, now)

@@ -48,6 +48,9 @@ class Links:
         self._withdraw = withdraw
         self._gone = gone
         self._all: dict[int, Link] = {}
+        self.get = self._all.get
+        self.several = False
+        """Whether there is more than one."""
         self._last_id = 0
 
     def __len__(self) -> int:
@@ -56,9 +59,6 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         """Over those there are now, whatever becomes of them meanwhile."""
         return iter(list(self._all.values()))
-
-    def get(self, link_id: int | None) -> Link | None:
-        return None if link_id is None else self._all.get(link_id)
 
     def usable(self) -> Link | None:
         """Where to send: the live link, or else one that is being retired."""
@@ -70,6 +70,7 @@ class Links:
         """The link of a new attempt."""
         self._last_id += 1
         link = self.attempt = self._all[self._last_id] = Link(self._last_id, now)
+        self.several = len(self._all) > 1
         return link
 
     def go_live(self, link: Link, now: float) -> None:
@@ -87,6 +88,7 @@ class Links:
 
     def forget(self, link: Link, now: float) -> None:
         self._all.pop(link.id, None)
+        self.several = len(self._all) > 1
         if link is self.live:
             self.live = None
         if link is self.attempt:

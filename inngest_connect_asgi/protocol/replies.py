@@ -53,7 +53,8 @@ class Replies:
         )
         """Those for which there was no room on a connection yet."""
         self._sent: OrderedDict[Delivery, Reply] = OrderedDict()
-        self._waiting: OrderedDict[Delivery, Reply] = OrderedDict()
+        self.waiting: OrderedDict[Delivery, Reply] = OrderedDict()
+        """Those that wait for the flush API."""
         self._fresh: OrderedDict[Delivery, Reply] = OrderedDict()
         """Of those that wait, the ones that were never flushed."""
         self._retries: list[tuple[float, int, Delivery]] = []
@@ -80,11 +81,6 @@ class Replies:
     def of(self, request_id: str) -> Reply | None:
         """The reply to a request id: there is one at most."""
         return self._by_request.get(request_id)
-
-    @property
-    def waiting(self) -> int:
-        """How many replies wait for the flush API."""
-        return len(self._waiting)
 
     @property
     def flushing(self) -> int:
@@ -117,7 +113,7 @@ class Replies:
                 del self._by_request[delivery.request_id]
             self.size -= reply.size
             self._leave_link(reply)
-            self._waiting.pop(delivery, None)
+            self.waiting.pop(delivery, None)
             self._fresh.pop(delivery, None)
             self._flushing.discard(delivery)
             self._reflushing.discard(delivery)
@@ -197,7 +193,7 @@ class Replies:
     # To the flush API.
 
     def _wait(self, reply: Reply) -> None:
-        self._waiting[reply.delivery] = reply
+        self.waiting[reply.delivery] = reply
         if reply.failures:
             self._retry_count += 1
             entry = (reply.flush_at, self._retry_count, reply.delivery)
@@ -215,7 +211,7 @@ class Replies:
         """When the first of the others may be flushed again."""
         while self._retries:
             flush_at, _, delivery = self._retries[0]
-            reply = self._waiting.get(delivery)
+            reply = self.waiting.get(delivery)
             if reply is not None and reply.failures and reply.flush_at == flush_at:
                 return flush_at
             heapq.heappop(self._retries)
@@ -236,7 +232,7 @@ class Replies:
             return None
         self._fresh.pop(delivery, None)
         self._flushing.add(delivery)
-        return self._waiting.pop(delivery)
+        return self.waiting.pop(delivery)
 
     def flush_failed(self, delivery: Delivery, flush_at: float) -> None:
         """Put a reply back into the flush queue, for later."""
@@ -253,10 +249,10 @@ class Replies:
 
     def overflow(self) -> Iterator[Reply]:
         """Give up the oldest waiting replies until the rest fits."""
-        while self.size > self._capacity and self._waiting:
+        while self.size > self._capacity and self.waiting:
             # In the order in which they came, however often they were flushed.
             reply = next(
-                r for r in self._replies.values() if r.delivery in self._waiting
+                r for r in self._replies.values() if r.delivery in self.waiting
             )
             self.settle(reply.delivery)
             self.given_up += 1

@@ -15,10 +15,9 @@ IN_FLIGHT_SHOWN = 100
 
 def connection(parts: Parts) -> str:
     """The connection's state in one word, as :class:`State` has it."""
-    if parts.ending.finished:
-        return "stopped"
-    if parts.stopping:
-        return "stopping"
+    ending = parts.ending
+    if ending.begun:
+        return "stopped" if ending.finished else "stopping"
     if parts.links.live is not None:
         return "ready"
     if parts.links.usable() is not None:

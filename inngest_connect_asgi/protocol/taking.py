@@ -17,7 +17,6 @@ from . import frames
 from .actions import Send, Tell
 from .deliveries import Deliveries
 from .delivering import Delivering
-from .leases import Leases
 from .link import Link
 from .links import Links
 from .telling import Telling
@@ -46,15 +45,13 @@ class Taking:
         self._links = links
         self._deliveries = deliveries
         self._delivering = delivering
-
-    @property
-    def leases(self) -> Leases:
-        return self._deliveries.leases
+        self._leases = deliveries.leases
+        self._replies = deliveries.replies
 
     @property
     def waits(self) -> bool:
         """Whether something is held, or about to be."""
-        return bool(len(self.leases)) or any(link.unsent_acks for link in self._links)
+        return bool(len(self._leases)) or any(link.unsent_acks for link in self._links)
 
     def request(self, link: Link, request: Request, now: float) -> None:
         """Acknowledge a request that came on the live link."""
@@ -80,9 +77,12 @@ class Taking:
 
     def _is_known(self, delivery: Delivery) -> bool:
         """Whether the app has this request, or has had it lately."""
-        return self._deliveries.is_ours(delivery) or any(
-            delivery in link.unsent_acks for link in self._links
-        )
+        links = self._links
+        if self._deliveries.is_ours(delivery):
+            return True
+        if links.several or links.live is None:
+            return any(delivery in link.unsent_acks for link in links)
+        return delivery in links.live.unsent_acks
 
     def acknowledged(self, link: Link, delivery: Delivery, now: float) -> None:
         """An acknowledgement is on the wire, and so the request is ours."""
@@ -90,28 +90,25 @@ class Taking:
         if lease is None:
             return
         link.acked_at = now
-        if (
-            self._deliveries.is_settled(delivery)
-            or delivery in self._delivering.replies
-        ):
+        if self._deliveries.is_settled(delivery) or delivery in self._replies:
             return
-        if delivery not in self.leases:
+        if delivery not in self._leases:
             self.take_up(lease, now)
             self._telling.do(Tell(Accepted(delivery)))
-        elif not self.leases.is_extended(delivery):
+        elif not self._leases.is_extended(delivery):
             # The id of one that is extended may be newer than what comes again.
-            self.leases.hold(lease, now)
+            self._leases.hold(lease, now)
             self._telling.do(Tell(Extended(delivery, lease.lease_id)))
         self._telling.touch(now)
 
     def take_up(self, lease: Lease, now: float, *, extend_now: bool = False) -> None:
         """Hold a lease, in the place of any other of the same request id."""
-        older = self.leases.of(lease.request_id)
+        older = self._leases.of(lease.request_id)
         if older is not None and older != lease.delivery:
-            self.leases.release(older)
+            self._leases.release(older)
             self._deliveries.supersede(older)
         self._delivering.drop_older(lease, now)
-        self.leases.hold(lease, now, extend_now=extend_now)
+        self._leases.hold(lease, now, extend_now=extend_now)
 
     def withdraw(self, link: Link) -> None:
         """Forget the requests that could not be acknowledged over a link."""
@@ -130,16 +127,16 @@ class Taking:
         self._telling.log_of(lease, logging.WARNING, text, now)
 
     def give_up_all(self, now: float) -> None:
-        for held in list(self.leases):
+        for held in list(self._leases):
             text = "Shut down before a run finished; the server will run it elsewhere"
             self._telling.log_of(held.lease, logging.ERROR, text, now)
-            self.leases.release(held.lease.delivery)
+            self._leases.release(held.lease.delivery)
 
     # Leases.
 
     def extend(self, link: Link, now: float) -> None:
         """Extend what is due over the live link: no other is sure to answer."""
-        for lease in self.leases.due(now):
+        for lease in self._leases.due(now):
             # Without an id the gateway would close the connection.
             if lease.lease_id and not self._is_in_doubt(lease, link):
                 link.extension_sent(lease)
@@ -156,7 +153,7 @@ class Taking:
     def is_awaited(self, link: Link) -> bool:
         """Whether a link is still to say what became of a lease."""
         return any(
-            sent[-1].delivery in self.leases for sent in link.extensions.values()
+            sent[-1].delivery in self._leases for sent in link.extensions.values()
         )
 
     def extended(self, link: Link, payload: bytes, now: float) -> None:
@@ -169,19 +166,19 @@ class Taking:
         asked = link.extension_answered(answer.request_id)
         if asked is None:
             # Nobody asked; then it is about what is held.
-            asked = self.leases.newest(answer.request_id)
+            asked = self._leases.newest(answer.request_id)
         if asked is None:
             return
         delivery = asked.delivery
         if answer.new_lease_id:
-            if self.leases.renew(delivery, answer.new_lease_id, now):
+            if self._leases.renew(delivery, answer.new_lease_id, now):
                 self._telling.do(Tell(Extended(delivery, answer.new_lease_id)))
             return
-        held = self.leases.get(delivery)
+        held = self._leases.get(delivery)
         if held is None or held.lease_id != asked.lease_id:
             # It refused an id that another answer has replaced.
             return
-        lease = self.leases.lose(delivery)
+        lease = self._leases.lose(delivery)
         if lease is None:
             return
         text = (
@@ -195,4 +192,4 @@ class Taking:
         self.withdraw(link)
         for sent in link.extensions.values():
             # Whether the lease is extended, this link will not say any more.
-            self.leases.hurry(sent[-1].delivery, now)
+            self._leases.hurry(sent[-1].delivery, now)

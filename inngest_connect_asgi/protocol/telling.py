@@ -31,13 +31,12 @@ class Telling:
         self.state_at: float | None = None
         """When to tell the state next."""
         self._actions: list[Action] = []
+        self.do = self._actions.append
         self._warned: set[str] = set()
 
-    def do(self, action: Action) -> None:
-        self._actions.append(action)
-
     def take(self) -> list[Action]:
-        actions, self._actions = self._actions, []
+        actions = self._actions.copy()
+        self._actions.clear()
         return actions
 
     def send(self, link: Link, kind: wire.Kind.ValueType) -> None:

@@ -167,7 +167,8 @@ class Runtime:
 
     def _step(self, event: Callable[..., list[Action]], *args: Any, **kw: Any) -> None:
         """Report an event to the core, and do what it says."""
-        if self._has_ended:
+        ended = self._ended
+        if ended is None or ended.done():
             return
         now = self._loop.time()
         self._core.telling.epoch = time.time() - now
@@ -179,10 +180,6 @@ class Runtime:
                 self._do(action)
         except BaseException as error:
             self.crash(error)
-
-    @property
-    def _has_ended(self) -> bool:
-        return self._ended is None or self._ended.done()
 
     def _end_turn(self) -> None:
         """Do once what all that happened in a turn asks for."""
@@ -196,7 +193,7 @@ class Runtime:
                 _, socket = self._unwritten.popitem()
                 for frame in socket.write():
                     self._step(self._core.sent, frame)
-            if not self._has_ended:
+            if self._ended is not None and not self._ended.done():
                 self._timer.set(self._core.next_tick())
             self._flush()
         except BaseException as error:

@@ -189,13 +189,13 @@ class Worker:
             self._post(self._ledger.accept(message.delivery))
             self._ledger.accepted(message.delivery)
             self._observe(message)
+        elif isinstance(message, Delivered):
+            self._ledger.settle(message.delivery)
+            self._attempts.delivered(message.delivery)
         elif isinstance(message, Withdrawn):
             self._ledger.withdraw(message.delivery)
         elif isinstance(message, Extended):
             self._ledger.extend(message.delivery, message.lease_id)
-        elif isinstance(message, Delivered):
-            self._ledger.settle(message.delivery)
-            self._attempts.delivered(message.delivery)
         elif isinstance(message, Wanted):
             self._supervisor.send(self._ledger.wanted(message.delivery))
         elif isinstance(message, State):
