@@ -16,7 +16,7 @@ from inngest_connect_asgi.messages import Outcome
 from inngest_connect_asgi.protocol import frames
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
-from .simulation import Simulation, configuration, lease
+from ..simulation import Simulation, configuration, lease
 
 MESSAGES = [
     wire.ConnectMessage,

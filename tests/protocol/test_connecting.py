@@ -1,0 +1,214 @@
+"""The core in virtual time: which gateway, and whether that succeeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from inngest_connect_asgi.protocol.link import ATTEMPT_TIMEOUT
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+
+from ..simulation import Simulation, frame
+
+
+def test_the_handshake() -> None:
+    sim = Simulation(environment="env", max_worker_concurrency=7)
+    link = sim.start_answer()
+    assert sim.opening[link].url == "ws://gateway.test"
+    sim.open()
+    sim.write(link)
+    assert not sim.wire  # the gateway speaks first
+    sim.receive(link, wire.GATEWAY_HELLO)
+    sim.write(link)
+    (hello,) = sim.sent(wire.WORKER_CONNECT)
+    data = wire.WorkerConnectRequestData.FromString(hello)
+    assert data.connection_id == "connection-1"
+    assert data.worker_manual_readiness_ack
+    assert (data.environment, data.max_worker_concurrency) == ("env", 7)
+    assert not sim.sent(wire.WORKER_READY)
+    sim.ready(link)
+    sim.write(link)
+    assert sim.sent(wire.WORKER_READY)
+    assert sim.sent(wire.WORKER_HEARTBEAT)
+    assert sim.state.connection == "ready"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [wire.GATEWAY_HELLO, wire.GATEWAY_EXECUTOR_REQUEST, wire.GATEWAY_HEARTBEAT, 99],
+)
+def test_a_message_out_of_order_ends_the_attempt(kind: wire.Kind.ValueType) -> None:
+    sim = Simulation()
+    sim.start_answer()
+    link = sim.open()
+    sim.receive(link, wire.GATEWAY_HELLO)
+    sim.receive(link, kind)
+    assert link not in sim.queued
+    sim.advance(1)
+    assert sim.starts
+    assert "out of order" in str(sim.state.last_error)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xff", "text", frame(wire.GATEWAY_CLOSING, b"{}")[:-1]]
+)
+def test_garbage_in_the_handshake_ends_the_attempt(data: bytes | str) -> None:
+    sim = Simulation()
+    sim.start_answer()
+    link = sim.open()
+    sim.do(sim.core.received(link, data, sim.now))
+    assert link not in sim.queued
+    sim.advance(1)
+    assert sim.starts
+
+
+def test_every_phase_of_the_handshake_has_its_time() -> None:
+    sim = Simulation()
+    sim.advance(11)
+    assert "starting" in str(sim.state.last_error)
+    sim.start_answer()
+    sim.advance(11)
+    assert "opening" in str(sim.state.last_error)
+    sim.start_answer()
+    link = sim.open()
+    sim.advance(6)
+    assert "greeting" in str(sim.state.last_error)
+    sim.advance(3)
+    sim.start_answer()
+    link = sim.open()
+    sim.receive(link, wire.GATEWAY_HELLO)
+    sim.advance(21)
+    assert "syncing" in str(sim.state.last_error)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_backs_off_while_the_api_fails_but_never_for_longer_than_its_cap(
+    status: int,
+) -> None:
+    sim = Simulation()
+    delays = []
+    for _ in range(12):
+        before = sim.now
+        sim.start_answer(status)
+        while not sim.starts:
+            sim.advance(0.1)
+        delays.append(sim.now - before)
+    assert delays[0] < 0.7
+    assert 13 < delays[-1] < 27.2
+    assert sum("trying again" in text for text in sim.logs) == 1
+
+
+def test_an_answer_without_a_gateway_is_one_more_failure() -> None:
+    sim = Simulation()
+    sim.start_answer(body=b"\xff\xff")
+    sim.advance(1)
+    sim.start_answer(body=wire.StartResponse(connection_id="c").SerializeToString())
+    assert "no gateway" in str(sim.state.last_error)
+    sim.advance(2)
+    assert sim.starts
+
+
+@pytest.mark.parametrize(
+    ("origin", "url", "option", "opens"),
+    [
+        ("https://api.test", "wss://gateway.test", None, True),
+        ("https://api.test", "ws://gateway.test", None, False),
+        ("https://api.test", "wss://gateway.test", "ws://chosen.test", True),
+        ("http://127.0.0.1:8288", "ws://127.0.0.1:8289", None, True),
+        ("https://api.test", "https://gateway.test", None, False),
+        ("https://api.test", "wss://", None, False),
+        ("https://api.test", "wss://[", None, False),
+        ("https://api.test", "file:///etc/passwd", None, False),
+        ("https://api.test", "wss://user:secret@gateway.test", None, False),
+        ("https://api.test", "wss://gateway.test\\@other.test", None, False),
+        ("https://api.test", "wss://gateway.test:0", None, False),
+        ("https://api.test", "wss://gateway.test:99999", None, False),
+        ("https://api.test", "wss://gateway.test:secret", None, False),
+        ("https://api.test", "wss://gateway .test", None, False),
+        ("https://api.test", "wss://gateway.test/\r\nX-Header: 1", None, False),
+        ("https://api.test", "wss://gatew\u0430y.test", None, False),
+        ("https://api.test", "wss://gateway.test/#secret", None, False),
+        ("https://api.test", "wss://gateway.test/" + "x" * 4096, None, False),
+        ("https://api.test", "javascript:alert(1)", None, False),
+        ("https://api.test", "WSS://GATEWAY.TEST", None, True),
+        ("https://api.test", "wss://[::1]:8289/v0/connect?a=b", None, True),
+        ("HTTPS://api.test", "ws://gateway.test", None, False),
+    ],
+)
+def test_the_gateway_is_checked_and_is_no_less_secure_than_the_api(
+    origin: str, url: str, option: str | None, opens: bool
+) -> None:
+    sim = Simulation(api_origin=origin, gateway_url=option)
+    answer = wire.StartResponse(connection_id="c", gateway_endpoint=url)
+    sim.start_answer(body=answer.SerializeToString())
+    assert bool(sim.opening) == opens
+    if opens:
+        assert sim.opening[1].url == (option or url)
+    else:
+        assert "gateway" in str(sim.state.last_error)
+        assert "secret" not in str(sim.state.last_error)
+
+
+def test_both_keys_are_tried_and_then_the_first_again_slowly() -> None:
+    sim = Simulation(signing_key="one", signing_key_fallback="two")
+    assert sim.starts[1].signing_key == "one"
+    sim.start_answer(401)
+    assert sim.starts[1].signing_key == "two"
+    sim.start_answer(401)
+    assert not sim.starts
+    assert "INNGEST_SIGNING_KEY" in str(sim.state.last_error)
+    sim.advance(13)
+    assert not sim.starts
+    sim.advance(15)
+    (start,) = sim.starts.values()
+    assert start.signing_key == "two"
+    sim.start_answer(401)
+    (start,) = sim.starts.values()
+    assert start.signing_key == "one"
+
+
+def test_a_failed_sync_is_for_a_person_to_mend() -> None:
+    sim = Simulation()
+    sim.start_answer()
+    link = sim.open()
+    sim.receive(link, wire.GATEWAY_HELLO)
+    error = wire.SystemError(code="bad_config", message="no such trigger")
+    sim.receive(link, wire.SYNC_FAILED, error.SerializeToString())
+    assert "bad_config: no such trigger" in str(sim.state.last_error)
+    sim.advance(13)
+    assert not sim.starts
+
+
+def test_a_group_that_failed_is_avoided_until_no_other_is_left() -> None:
+    sim = Simulation()
+    sim.start_answer(group="one")
+    sim.lose(1)
+    sim.advance(1)
+    body = next(iter(sim.starts.values())).body
+    assert wire.StartRequest.FromString(body).exclude_gateways == ["one"]
+    sim.start_answer(503)
+    sim.advance(2)
+    body = next(iter(sim.starts.values())).body
+    assert not wire.StartRequest.FromString(body).exclude_gateways
+
+
+@pytest.mark.parametrize("text", ["soon", "-1s", "0s", ""])
+def test_intervals_that_make_no_sense_are_replaced(text: str) -> None:
+    sim = Simulation()
+    sim.connect(heartbeat=text, extend=text, status=text)
+    assert sim.state.heartbeat_interval == 10.0
+    sim.advance(9)
+
+
+def test_an_attempt_that_hangs_in_every_phase_keeps_to_its_time() -> None:
+    sim = Simulation()
+    began = sim.now
+    sim.advance(9.5)
+    sim.start_answer()
+    sim.advance(9.5)
+    link = sim.open()
+    sim.advance(4.5)
+    sim.receive(link, wire.GATEWAY_HELLO)
+    sim.write(link)
+    while not sim.starts:
+        sim.advance(0.1)
+    assert sim.now - began <= ATTEMPT_TIMEOUT + 0.2

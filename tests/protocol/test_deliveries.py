@@ -1,0 +1,182 @@
+"""The core in virtual time: whose delivery is it."""
+
+from __future__ import annotations
+
+import pytest
+
+from inngest_connect_asgi.messages import (
+    Delivered,
+    Delivery,
+    Outcome,
+    Wanted,
+)
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+
+from ..simulation import Simulation
+from .twice import FIRST, SECOND, replies, take
+
+
+def extensions(sim: Simulation) -> list[tuple[int, str]]:
+    """The leases that were extended: over which link, under which id."""
+    return [
+        (
+            link,
+            wire.WorkerRequestExtendLeaseData.FromString(message.payload).lease_id,
+        )
+        for link, message in sim.wire
+        if message.kind == wire.WORKER_REQUEST_EXTEND_LEASE
+    ]
+
+
+def test_an_id_that_comes_with_a_new_lease_is_run_again() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    for number in range(3):
+        sim.request(link, "job", lease_id=f"lease-{number}")
+        sim.write(link)
+        sim.result("job", lease_id=f"lease-{number}")
+        sim.write(link)
+        sim.ack(link, "job")
+    assert sim.requested == {"job": 3}
+    assert len(sim.sent(wire.WORKER_REPLY)) == 3
+
+
+def test_a_newer_delivery_supersedes_what_still_runs() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "job", lease_id="first")
+    sim.write(link)
+    sim.request(link, "job", lease_id="second")
+    sim.write(link)
+    sim.advance(5)
+    sim.write(link)
+    assert extensions(sim) == [(link, "second")]
+    sim.result("job", lease_id="first")
+    sim.write(link)
+    # It would be taken for the answer to the second.
+    assert not sim.sent(wire.WORKER_REPLY)
+    assert any("Dropped a reply" in text for text in sim.logs)
+    sim.result("job", Outcome(200, b'"second"'), lease_id="second")
+    sim.write(link)
+    (reply,) = sim.sent(wire.WORKER_REPLY)
+    assert wire.SDKResponse.FromString(reply).body == b'"second"'
+
+
+def test_a_newer_delivery_supersedes_a_reply_that_waits() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job", lease_id="first")
+    sim.write(link)
+    sim.lose(link)
+    sim.result("job", lease_id="first")
+    sim.flush_answer("job", 503)
+    sim.advance(1)
+    link = sim.connect()
+    sim.request(link, "job", lease_id="second")
+    sim.write(link)
+    # One was under way.
+    sim.flush_answer("job", 503)
+    sim.advance(60)
+    assert not sim.flushes
+    assert any("Dropped a reply" in text for text in sim.logs)
+    sim.result("job", lease_id="second")
+    assert sim.core.replies.get(Delivery("job", "second"))
+
+
+def test_a_refusal_of_what_was_superseded_says_nothing_of_the_newer_one() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "job", lease_id="first")
+    sim.write(link)
+    sim.advance(5)
+    sim.write(link)
+    sim.request(link, "job", lease_id="second")
+    sim.write(link)
+    sim.extended(link, "job", None)
+    sim.advance(5)
+    sim.write(link)
+    assert extensions(sim)[-1] == (link, "second")
+    assert sim.core.leases.lost == 0
+
+
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.mark.parametrize("same_link", [True, False])
+def test_an_ack_is_about_what_was_written_first_on_its_link(same_link: bool) -> None:
+    sim = Simulation()
+    link = newer = sim.connect()
+    take(sim, link, FIRST)
+    sim.result("job", lease_id="lease-1")
+    sim.write(link)
+    if not same_link:
+        sim.advance(1.0)
+        sim.receive(link, wire.GATEWAY_CLOSING)
+        sim.advance(0.3)
+        newer = sim.connect()
+    take(sim, newer, SECOND)
+    sim.result("job", lease_id="lease-2")
+    sim.write(newer)
+    sim.ack(link, "job")
+    assert Delivered(SECOND) not in sim.told
+    assert sim.core.replies.get(SECOND)
+    sim.ack(newer, "job")
+    assert Delivered(SECOND) in sim.told
+
+
+def test_an_ack_that_comes_after_its_reply_was_flushed_is_about_no_other() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    take(sim, link, FIRST)
+    sim.result("job", lease_id="lease-1")
+    sim.write(link)
+    sim.advance(5)
+    sim.flush_answer("job")
+    take(sim, link, SECOND)
+    sim.result("job", lease_id="lease-2")
+    sim.write(link)
+    sim.ack(link, "job")
+    assert Delivered(SECOND) not in sim.told
+
+
+def test_a_reply_that_waits_is_not_written_behind_the_ack_of_a_newer_delivery() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    take(sim, link, FIRST)
+    sim.result("job", Outcome(200, b"1"), lease_id="lease-1")
+    waiting, sim.queued[link] = sim.queued[link], []
+    take(sim, link, SECOND)
+    sim.queued[link] = waiting
+    sim.write(link)
+    assert not replies(sim)
+    sim.result("job", Outcome(200, b"2"), lease_id="lease-2")
+    sim.write(link)
+    assert replies(sim) == [b"2"]
+    assert sim.core.links.live is not None
+    assert sim.core.links.live.queued == 0
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_reply_that_is_superseded_leaves_its_room_to_others(is_asked: bool) -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    take(sim, link, FIRST)
+    big = Outcome(200, b"x" * 12 * MEBIBYTE)
+    if is_asked:
+        sim.result("other", big)
+    sim.result("job", big, lease_id="lease-1")
+    if is_asked:
+        # The app is asked for it, and takes its time.
+        (action,) = sim.queued[link]
+        sim.queued[link] = []
+        asked = sim.core.sent(action, sim.now)
+        assert any(getattr(each, "message", None) == Wanted(FIRST) for each in asked)
+        sim.ack(link, "other")
+    else:
+        sim.queued[link] = []
+    sim.result("last", big)
+    assert not sim.queued[link]
+    take(sim, link, SECOND)
+    assert [body == big.body for body in replies(sim)] == [True]
+    assert sim.core.links.live is not None
+    assert sim.core.links.live.queued == 0

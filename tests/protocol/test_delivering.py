@@ -1,0 +1,242 @@
+"""The core in virtual time: replies."""
+
+from __future__ import annotations
+
+import pytest
+
+from inngest_connect_asgi.messages import (
+    Outcome,
+    Result,
+)
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+
+from ..simulation import DONE, Simulation, lease
+
+
+def test_a_reply_without_an_ack_is_flushed() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "r")
+    sim.write(link)
+    sim.result("r")
+    sim.write(link)
+    sim.advance(4.9)
+    assert not sim.flushes
+    sim.advance(0.2)
+    sim.flush_answer("r")
+    assert sim.delivered == ["r"]
+    assert sim.core.replies.flushed == 1
+
+
+def test_a_reply_that_waits_to_be_written_is_not_flushed() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    sim.result("r")
+    sim.advance(60)
+    assert not sim.flushes
+    sim.write(link)
+    sim.ack(link, "r")
+    assert sim.delivered == ["r"]
+
+
+def test_replies_of_a_lost_link_are_flushed_a_few_at_a_time() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    for number in range(10):
+        sim.request(link, f"r{number}")
+    sim.write(link)
+    for number in range(10):
+        sim.result(f"r{number}")
+    sim.lose(link)
+    assert len(sim.flushes) == 4
+    while sim.flushes:
+        sim.flush_answer(next(iter(sim.flushes)))
+    assert sorted(sim.delivered) == [f"r{number}" for number in range(10)]
+
+
+def test_a_failing_flush_api_is_asked_two_replies_at_a_time_and_ever_slower() -> None:
+    sim = Simulation()
+    for request_id in "ab":
+        sim.result(request_id)
+    sim.flush_answer("a", 500)
+    sim.flush_answer("b", 500)
+    asked = 0
+    for _ in range(600):
+        sim.advance(1)
+        assert len(sim.flushes) <= 2
+        while sim.flushes:
+            asked += 1
+            sim.flush_answer(next(iter(sim.flushes)), 503)
+    assert 20 < asked < 60
+    assert len(sim.core.replies) == 2
+    sim.advance(30)
+    while sim.flushes:
+        sim.flush_answer(next(iter(sim.flushes)))
+    assert sorted(sim.delivered) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", wire.FlushResponse(request_id="other").SerializeToString()],
+)
+def test_a_flush_that_is_not_confirmed_is_tried_again(body: bytes) -> None:
+    sim = Simulation(results=[Result(lease("r"), DONE)])
+    sim.flush_answer("r", 200, body)
+    assert not sim.delivered
+    sim.advance(1)
+    sim.flush_answer("r")
+    assert sim.delivered == ["r"]
+
+
+def test_a_flush_tries_the_other_key_at_once() -> None:
+    sim = Simulation(signing_key="one", signing_key_fallback="two")
+    sim.result("r")
+    assert sim.flushes["r"].signing_key == "one"
+    sim.flush_answer("r", 401)
+    assert sim.flushes["r"].signing_key == "two"
+    sim.flush_answer("r", 401)
+    assert not sim.flushes
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_reply_that_the_server_will_never_take_is_given_up_loudly(
+    status: int,
+) -> None:
+    sim = Simulation()
+    sim.result("r")
+    sim.flush_answer("r", status)
+    assert sim.delivered == ["r"]
+    assert sim.core.replies.given_up == 1
+    assert any(f"answered {status}" in text for text in sim.logs)
+
+
+def test_an_ack_that_comes_while_a_reply_is_flushed_settles_it() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "r")
+    sim.write(link)
+    sim.result("r")
+    sim.write(link)
+    sim.advance(5)
+    assert "r" in sim.flushes
+    sim.ack(link, "r")
+    sim.flush_answer("r", 500)
+    assert sim.delivered == ["r"]
+    assert not sim.core.replies.waiting
+
+
+def test_the_reply_buffer_gives_up_the_oldest_and_says_so() -> None:
+    sim = Simulation(reply_buffer_size=10_000)
+    outcome = Outcome(200, b"x" * 3_000)
+    for number in range(10):
+        sim.result(f"r{number}", outcome)
+        assert sim.core.replies.size <= 10_000 + 4 * 3_100  # what is being flushed
+    assert sim.core.replies.given_up > 0
+    given_up = sum("buffer is full" in text for text in sim.logs)
+    assert given_up == sim.core.replies.given_up == len(sim.delivered)
+
+
+def test_the_reply_buffer_holds_when_a_link_is_lost() -> None:
+    sim = Simulation(reply_buffer_size=10_000)
+    link = sim.connect()
+    for number in range(10):
+        sim.request(link, f"r{number}")
+        sim.write(link)
+        sim.result(f"r{number}", Outcome(200, b"x" * 3_000))
+    # What is on its way to the gateway can't be taken back.
+    assert not sim.delivered
+    sim.lose(link)
+    assert sim.core.replies.size <= 10_000
+    assert sim.state.replies_given_up == 7
+    assert sim.delivered == [f"r{number}" for number in range(7)]
+
+
+def test_a_reply_that_is_refused_holds_up_no_other() -> None:
+    sim = Simulation()
+    for request_id in ("poison", "good-1", "good-2"):
+        sim.result(request_id)
+    tried = 0
+    sim.flush_answer("good-1", 503)
+    sim.flush_answer("good-2", 503)
+    sim.flush_answer("poison", 403)
+    for _ in range(600):
+        sim.advance(1)
+        for request_id in list(sim.flushes):
+            poison = request_id == "poison"
+            tried += poison
+            sim.flush_answer(request_id, 403 if poison else 200)
+        if sim.now > 5:
+            assert sorted(sim.delivered) == ["good-1", "good-2"]
+    assert 20 < tried < 60
+
+
+def test_replies_that_hang_hold_up_no_other() -> None:
+    sim = Simulation()
+    for number in range(8):
+        sim.result(f"poison-{number}")
+    for _ in range(8):
+        # Each takes its time for the first call.
+        sim.advance(10)
+        for request_id in list(sim.flushes):
+            sim.flush_answer(request_id, 0)
+    sim.advance(30)
+    assert sim.flushes
+    sim.result("good")
+    assert "good" in sim.flushes
+
+
+def test_a_failing_poison_does_not_close_the_gate_for_others() -> None:
+    sim = Simulation()
+    sim.result("poison")
+    for _ in range(10):
+        sim.advance(30)
+        sim.flush_answer("poison", 500)
+    sim.result("good")
+    sim.flush_answer("good", 500)
+    sim.advance(1)
+    assert "good" in sim.flushes
+
+
+def test_the_runtime_keeps_no_reply_that_it_does_not_write() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    body = b'"' + b"x" * (10 * 1024 * 1024) + b'"'
+    for number in range(5):
+        sim.request(link, f"r{number}")
+    sim.write(link)
+    for number in range(5):
+        sim.result(f"r{number}", Outcome(200, body))
+    # The others wait with the app until there is room.
+    assert len(sim.queued[link]) == 1
+    sim.write(link)
+    assert len(sim.sent(wire.WORKER_REPLY)) == 5
+    for number in range(5):
+        sim.ack(link, f"r{number}")
+    assert len(sim.delivered) == 5
+    assert sim.core.links.live is not None
+    assert sim.core.links.live.queued == 0
+
+
+def test_replies_that_wait_for_room_are_flushed_when_their_link_is_lost() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    body = b"x" * (10 * 1024 * 1024)
+    for number in range(3):
+        sim.result(f"r{number}", Outcome(200, body))
+    sim.lose(link)
+    while sim.flushes:
+        sim.flush_answer(next(iter(sim.flushes)))
+    assert sorted(sim.delivered) == ["r0", "r1", "r2"]
+
+
+def test_repeated_outcomes_are_counted() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "r")
+    sim.write(link)
+    sim.do(sim.core.result(Result(lease("r"), DONE, repeated=True), sim.now))
+    sim.advance(1)
+    assert (sim.state.requests_repeated, sim.state.requests_done) == (1, 1)
+    assert Simulation(state=sim.state).core.delivering.outcomes["repeated"] == 1
