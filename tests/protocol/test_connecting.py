@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inngest_connect_asgi.messages import CLOSING, RUNTIME_CRASHED, State
 from inngest_connect_asgi.protocol.link import ATTEMPT_TIMEOUT
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
@@ -212,3 +213,43 @@ def test_an_attempt_that_hangs_in_every_phase_keeps_to_its_time() -> None:
     while not sim.starts:
         sim.advance(0.1)
     assert sim.now - began <= ATTEMPT_TIMEOUT + 0.2
+
+
+def test_a_gateway_that_closes_in_the_handshake_is_left_for_another() -> None:
+    sim = Simulation()
+    sim.start_answer()
+    link = sim.open()
+    sim.receive(link, wire.GATEWAY_CLOSING)
+    assert link not in sim.queued
+    sim.advance(10)
+    assert sim.starts
+    assert sim.state.failures_by == {CLOSING: 1}
+
+
+def test_there_is_one_attempt_at_a_time() -> None:
+    sim = Simulation()
+    assert list(sim.starts) == [1]
+    sim.core.connecting.connect(sim.now)
+    sim.do(sim.core.tick(sim.now))
+    assert list(sim.starts) == [1]
+
+
+def test_what_another_runtime_counted_goes_on() -> None:
+    told = State(
+        "ready", reconnects=3, reconnects_by={CLOSING: 3}, failures_by={CLOSING: 2}
+    )
+    sim = Simulation(state=told)
+    sim.connect()
+    assert sim.state.reconnects == 4
+    assert sim.state.reconnects_by == {CLOSING: 3, RUNTIME_CRASHED: 1}
+    assert sim.state.failures_by == {CLOSING: 2}
+    first = Simulation(state=State("connecting"))
+    first.connect()
+    assert first.state.reconnects == 0
+
+
+def test_a_status_interval_is_kept_to() -> None:
+    sim = Simulation()
+    sim.connect(status="7s")
+    assert sim.core.links.live is not None
+    assert sim.core.links.live.next_status == sim.now + 7

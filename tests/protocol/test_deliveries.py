@@ -10,9 +10,12 @@ from inngest_connect_asgi.messages import (
     Outcome,
     Wanted,
 )
+from inngest_connect_asgi.protocol.deliveries import SETTLED_REMEMBERED, Deliveries
+from inngest_connect_asgi.protocol.leases import Leases
+from inngest_connect_asgi.protocol.replies import Replies
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
-from ..simulation import Simulation
+from ..simulation import Simulation, lease
 from .twice import FIRST, SECOND, replies, take
 
 
@@ -180,3 +183,53 @@ def test_a_reply_that_is_superseded_leaves_its_room_to_others(is_asked: bool) ->
     assert [body == big.body for body in replies(sim)] == [True]
     assert sim.core.links.live is not None
     assert sim.core.links.live.queued == 0
+
+
+def deliveries() -> Deliveries:
+    return Deliveries(Leases(5.0), Replies(10**6))
+
+
+def test_what_is_ours() -> None:
+    known = deliveries()
+    held, replied, settled = lease("held"), lease("replied"), lease("settled")
+    known.leases.hold(held, 0.0)
+    known.replies.add(replied, 1, None)
+    known.settle(settled.delivery)
+    for each in (held, replied, settled):
+        assert known.is_ours(each.delivery)
+    assert not known.is_ours(lease("other").delivery)
+    assert known.is_settled(settled.delivery)
+    assert not known.is_settled(held.delivery)
+
+
+def test_a_delivery_is_superseded_by_a_newer_lease_of_its_request() -> None:
+    known = deliveries()
+    known.leases.hold(lease("job", "lease-2"), 0.0)
+    assert known.is_superseded(FIRST)
+    assert not known.was_superseded(FIRST)
+    assert not known.is_superseded(SECOND)
+    known.supersede(FIRST)
+    assert known.was_superseded(FIRST)
+    assert known.is_superseded(FIRST)
+    assert not known.is_superseded(lease("other").delivery)
+
+
+def test_of_several_all_but_the_newest_are_superseded() -> None:
+    known = deliveries()
+    third = Delivery("job", "lease-3")
+    known.supersede_all_but_the_newest([SECOND, third, FIRST, SECOND])
+    assert known.was_superseded(FIRST)
+    assert known.was_superseded(SECOND)
+    assert not known.was_superseded(third)
+
+
+def test_what_is_over_is_remembered_for_a_while() -> None:
+    known = deliveries()
+    for number in range(SETTLED_REMEMBERED + 1):
+        known.settle(Delivery(f"r{number}", "lease"))
+        known.supersede(Delivery(f"r{number}", "lease"))
+    first, second = Delivery("r0", "lease"), Delivery("r1", "lease")
+    assert not known.is_settled(first)
+    assert not known.was_superseded(first)
+    assert known.is_settled(second)
+    assert known.was_superseded(second)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from google.protobuf.internal import api_implementation
@@ -130,3 +131,28 @@ def test_where_protobuf_is_pure_python_it_is_the_same() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_what_the_gateway_is_told_of_a_lease() -> None:
+    held = replace(lease("job"), step_id="step", lease_id="lease-9")
+    frame = frames.decode(frames.request_ack(held))
+    assert frame.kind == wire.WORKER_REQUEST_ACK
+    ack = wire.WorkerRequestAckData.FromString(frame.payload)
+    assert (ack.request_id, ack.step_id) == ("job", "step")
+    frame = frames.decode(frames.extend_lease(held))
+    assert frame.kind == wire.WORKER_REQUEST_EXTEND_LEASE
+    asked = wire.WorkerRequestExtendLeaseData.FromString(frame.payload)
+    assert (asked.request_id, asked.lease_id) == ("job", "lease-9")
+
+
+def test_a_status_names_what_runs() -> None:
+    frame = frames.decode(frames.status(["a", "b"], shutdown_requested=True))
+    assert frame.kind == wire.WORKER_STATUS
+    data = wire.WorkerStatusData.FromString(frame.payload)
+    assert list(data.in_flight_request_ids) == ["a", "b"]
+    assert data.shutdown_requested
+
+
+def test_a_kind_has_a_name_known_or_not() -> None:
+    assert frames.name(wire.WORKER_READY) == "WORKER_READY"
+    assert frames.name(77) == "message of kind 77"

@@ -178,3 +178,28 @@ def test_a_link_is_not_closed_just_behind_an_acknowledgement() -> None:
     sim.write(old)
     assert wire.WORKER_PAUSE in [m.kind for link, m in sim.wire if link == old]
     assert old in sim.closing
+
+
+def test_an_answer_on_a_link_that_retires_is_no_news() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.receive(link, wire.GATEWAY_CLOSING)
+    sim.advance(0)
+    before = sim.core.telling.state_at
+    sim.receive(link, wire.GATEWAY_HEARTBEAT)
+    assert sim.core.telling.state_at == before
+    retiring = sim.core.links.get(link)
+    assert retiring is not None
+    assert retiring.unanswered == 0
+
+
+def test_a_link_is_paused_once() -> None:
+    sim = Simulation()
+    sim.connect(heartbeat="1h")
+    live = sim.core.links.live
+    assert live is not None
+    for _ in range(2):
+        sim.core.links.pause(live, sim.now)
+        sim.do(sim.core.tick(sim.now))
+        sim.write(live.id)
+    assert len(sim.sent(wire.WORKER_PAUSE)) == 1

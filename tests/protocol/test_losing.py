@@ -136,3 +136,64 @@ def test_an_attempt_that_fails_is_counted_by_its_reason(
     sim.starts = dict(list(sim.starts.items())[-1:])
     sim.connect()
     assert sim.state.reconnects_by == {}
+
+
+def test_a_gateway_without_a_group_closes_like_any_other() -> None:
+    sim = Simulation()
+    sim.start_answer(group="")
+    link = sim.open()
+    sim.receive(link, wire.GATEWAY_HELLO)
+    sim.ready(link)
+    assert sim.core.links.live is not None
+    sim.core.links.live.gateway_group = None
+    sim.receive(link, wire.GATEWAY_CLOSING)
+    assert not sim.core.losing.excluded
+    sim.advance(10)
+    assert sim.starts
+
+
+def test_another_is_sought_once() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.core.connecting.connect(sim.now)
+    sim.do(sim.core.tick(sim.now))
+    attempts = dict(sim.starts)
+    assert attempts
+    sim.receive(link, wire.GATEWAY_CLOSING)
+    assert sim.core.losing.retry_at is None
+    sim.lose(link)
+    assert sim.core.losing.retry_at is None
+    sim.advance(1)
+    assert sim.starts == attempts
+
+
+def test_the_loss_of_a_link_that_was_done_with_is_no_failure() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.receive(link, wire.GATEWAY_CLOSING)
+    sim.advance(5)
+    sim.connect()
+    assert link in sim.closing
+    sim.lose(link)
+    assert not sim.starts
+    assert sim.core.losing.last_error is None
+
+
+def test_a_close_that_is_not_answered_is_given_up() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.receive(link, wire.GATEWAY_CLOSING)
+    sim.advance(5)
+    sim.connect()
+    assert link in sim.closing
+    sim.advance(2)
+    assert sim.core.links.get(link) is None
+    assert sim.core.losing.last_error is None
+
+
+def test_a_phase_that_takes_too_long_is_named() -> None:
+    sim = Simulation()
+    sim.start_answer()
+    sim.open()
+    sim.advance(5)
+    assert sim.core.losing.last_error == "timed out while greeting"

@@ -58,3 +58,26 @@ def test_a_runtime_is_never_silent_for_long() -> None:
         if any(isinstance(message, State) for message in sim.told[told:]):
             last = sim.now
         assert sim.now - last <= STATE_EVERY + 0.2 < SILENCE
+
+
+def test_the_connection_in_one_word() -> None:
+    sim = Simulation()
+    assert sim.state.connection == "connecting"
+    link = sim.connect()
+    assert sim.state.connection == "ready"
+    sim.receive(link, wire.GATEWAY_CLOSING)
+    assert sim.state.connection == "draining"
+    sim.lose(link)
+    assert sim.state.connection == "reconnecting"
+    sim.drain(0.0)
+    assert sim.state.connection == "stopped"
+
+
+def test_a_worker_that_finishes_what_runs_is_stopping() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "r")
+    sim.write(link)
+    sim.drain(10.0)
+    assert sim.state.connection == "stopping"
+    assert [each.request_id for each in sim.state.in_flight] == ["r"]

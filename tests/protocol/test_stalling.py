@@ -6,6 +6,7 @@ import pytest
 
 from inngest_connect_asgi.messages import (
     Stalled,
+    State,
 )
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
@@ -57,3 +58,22 @@ def test_a_connection_made_during_a_stall_is_paused() -> None:
     sim.pong()
     sim.connect()
     assert len(sim.sent(wire.WORKER_READY)) == 2
+
+
+def test_a_quick_answer_is_no_news() -> None:
+    sim = Simulation()
+    sim.connect(heartbeat="1h")
+    sim.advance(0.01)
+    sim.pong()
+    told = [m for m in sim.told if isinstance(m, State)]
+    sim.advance(1.005)
+    sim.pong()
+    assert [m for m in sim.told if isinstance(m, State)] == told
+
+
+def test_a_stall_while_there_is_no_connection_pauses_none() -> None:
+    sim = Simulation(stall_timeout=2.0)
+    sim.advance(5)
+    assert sim.state.paused
+    sim.connect()
+    assert not sim.sent(wire.WORKER_READY)

@@ -6,6 +6,8 @@ from inngest_connect_asgi.messages import (
     Delivered,
     Delivery,
     Result,
+    State,
+    Withdrawn,
 )
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
@@ -97,3 +99,16 @@ def test_what_is_older_than_the_request_that_runs_after_a_crash_is_dropped() -> 
     sim.result("job", lease_id="lease-2")
     sim.write(link)
     assert len(replies(sim)) == 1
+
+
+def test_what_was_about_to_be_acknowledged_is_withdrawn_and_named() -> None:
+    offered = lease("job")
+    sim = Simulation(offered=[offered])
+    assert Withdrawn(offered.delivery) in sim.told
+    assert any("as it took a request" in text for text in sim.logs)
+
+
+def test_the_last_state_is_gone_on_from() -> None:
+    sim = Simulation(state=State("ready", requests_done=3, leases_lost=2))
+    assert sim.state.connection == "reconnecting"
+    assert (sim.state.requests_done, sim.state.leases_lost) == (3, 2)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
+from inngest_connect_asgi.messages import STATE_EVERY, Log
+from inngest_connect_asgi.protocol.actions import Tell
+from inngest_connect_asgi.protocol.telling import WARNINGS_REMEMBERED, Telling
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
-from ..simulation import Simulation
+from ..simulation import Simulation, lease
 
 
 def test_nonsense_is_counted_and_logged_once_and_the_link_goes_on() -> None:
@@ -33,3 +38,59 @@ def test_the_state_is_in_the_time_of_a_clock_that_was_set() -> None:
     assert 1010.0 < sim.state.at <= 1000.0 + sim.now
     assert sim.state.heartbeat_sent_at is not None
     assert sim.state.heartbeat_sent_at == 1010.0
+
+
+def test_an_error_is_logged_once_while_it_stays_the_same() -> None:
+    telling = Telling(0.0)
+    for error in ("refused", "refused", "another"):
+        telling.error("Could not connect", error, 0.0)
+    telling.begin_anew()
+    telling.error("Could not connect", "refused", 0.0)
+    texts = [action.message.message for action in telling.take()]  # type: ignore[union-attr]
+    assert texts == [
+        "Could not connect: refused",
+        "Could not connect: another",
+        "Could not connect: refused",
+    ]
+
+
+def test_what_the_network_can_make_up_fills_no_memory() -> None:
+    telling = Telling(0.0)
+    for number in range(WARNINGS_REMEMBERED + 10):
+        telling.warn(f"key {number}", "text", 0.0)
+    assert len(telling.take()) == WARNINGS_REMEMBERED
+
+
+def test_what_became_of_a_request_says_where_to_look() -> None:
+    telling = Telling(100.0)
+    telling.log_of(lease("job"), logging.WARNING, "It is lost", 1.0, size=3)
+    (action,) = telling.take()
+    assert isinstance(action, Tell)
+    assert isinstance(action.message, Log)
+    assert action.message.message.startswith("It is lost (")
+    assert action.message.at == 101.0
+    assert action.message.extra["request_id"] == "job"
+    assert action.message.extra["size"] == 3
+
+
+def test_the_state_is_told_soon_or_at_once_and_never_later_than_it_was_to_be() -> None:
+    telling = Telling(0.0)
+    telling.touch(1.0)
+    soon = telling.state_at
+    assert soon is not None
+    assert 1.0 < soon < 1.5
+    telling.touch(1.1)
+    assert telling.state_at == soon
+    telling.touch(1.1, at_once=True)
+    assert telling.state_at == 1.1
+    telling.told_state(2.0, last=False)
+    assert telling.state_at == 2.0 + STATE_EVERY
+    telling.touch(2.0)
+    assert telling.state_at == soon + 1.0
+    telling.told_state(3.0, last=True)
+    assert telling.state_at is None
+
+
+def test_times_are_told_as_unix_time() -> None:
+    assert Telling(100.0).wall(1.0) == 101.0
+    assert Telling(100.0).wall(None) is None
