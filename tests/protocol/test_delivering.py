@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 
 from inngest_connect_asgi.messages import (
+    Delivered,
     Outcome,
     Result,
+    Wanted,
 )
+from inngest_connect_asgi.protocol.actions import Flush, Tell
+from inngest_connect_asgi.protocol.delivering import SEND_WINDOW
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from ..simulation import DONE, Simulation, lease
+from .twice import FIRST, SECOND, take
 
 
 def test_a_reply_without_an_ack_is_flushed() -> None:
@@ -240,3 +245,128 @@ def test_repeated_outcomes_are_counted() -> None:
     sim.advance(1)
     assert (sim.state.requests_repeated, sim.state.requests_done) == (1, 1)
     assert Simulation(state=sim.state).core.delivering.outcomes["repeated"] == 1
+
+
+def test_a_reply_that_nobody_asked_for_is_not_sent_twice() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job")
+    sim.write(link)
+    sim.result("job")
+    assert len(sim.queued[link]) == 1
+    sim.do(sim.core.result(Result(lease("job"), DONE), sim.now))
+    assert len(sim.queued[link]) == 1
+    assert not sim.flushes
+
+
+def test_an_answer_asked_for_once_is_flushed_once() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job")
+    sim.write(link)
+    sim.result("job")
+    sim.lose(link)
+    assert list(sim.flushes) == ["job"]
+    again = sim.core.result(Result(lease("job"), DONE), sim.now)
+    assert not any(isinstance(action, Flush) for action in again)
+
+
+def test_what_was_written_on_a_link_that_is_no_more_waits_for_the_flush_api() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job")
+    sim.write(link)
+    sim.result("job")
+    (reply,) = sim.queued[link]
+    sim.lose(link)
+    sim.do(sim.core.sent(reply, sim.now))
+    assert list(sim.flushes) == ["job"]
+
+
+def test_an_ack_for_what_is_delivered_is_no_news() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job")
+    sim.write(link)
+    sim.result("job")
+    sim.write(link)
+    sim.advance(6)
+    sim.flush_answer("job")
+    sim.ack(link, "job")
+    sim.ack(link, "nobody")
+    assert sim.delivered == ["job"]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_newer_delivery_drops_the_reply_to_the_older(written: bool) -> None:
+    sim = Simulation()
+    link = sim.connect()
+    take(sim, link, FIRST)
+    sim.result("job", lease_id="lease-1")
+    live = sim.core.links.live
+    assert live is not None
+    (reply,) = sim.queued[link]
+    if written:
+        sim.write(link)
+        assert live.queued == 0
+    else:
+        sim.queued[link] = []
+        assert live.queued == len(DONE.body)
+    take(sim, link, SECOND)
+    assert live.queued == 0
+    assert Delivered(FIRST) in sim.told
+    assert any("Dropped a reply" in text for text in sim.logs)
+    # Should it be on its way all the same, it takes no room from others.
+    sim.do(sim.core.sent(reply, sim.now))
+    assert live.queued == 0
+
+
+def test_a_reply_that_waits_without_a_link_is_dropped_for_a_newer_delivery() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    take(sim, link, FIRST)
+    sim.result("job", lease_id="lease-1")
+    sim.lose(link)
+    sim.advance(10)
+    link = sim.connect()
+    take(sim, link, SECOND)
+    assert Delivered(FIRST) in sim.told
+    assert sim.core.replies.of("job") is None
+
+
+def test_what_is_left_at_the_end_is_given_up_by_name() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job")
+    sim.write(link)
+    sim.result("job")
+    sim.write(link)
+    sim.drain(1.0)
+    sim.advance(1.0)
+    assert any("had to shut down" in text for text in sim.logs)
+    assert sim.core.replies.given_up == 1
+
+
+def test_what_another_runtime_did_not_deliver_is_flushed_once() -> None:
+    result = Result(lease("job"), DONE)
+    sim = Simulation(results=[result])
+    sim.core.delivering.take_over(result.lease, len(DONE.body))
+    assert list(sim.flushes) == ["job"]
+    assert len(sim.core.replies) == 1
+
+
+def test_a_reply_that_was_asked_for_is_flushed_where_its_link_was_lost() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    big = Outcome(200, b"x" * (SEND_WINDOW * 3 // 4))
+    for request_id in ("first", "second"):
+        sim.request(link, request_id)
+    sim.write(link)
+    for request_id in ("first", "second"):
+        sim.result(request_id, big)
+    (reply,) = sim.queued[link]
+    sim.queued[link] = []
+    (asked,) = sim.core.sent(reply, sim.now)
+    assert asked == Tell(Wanted(lease("second").delivery))
+    sim.lose(link)
+    assert sorted(sim.flushes) == ["first", "second"]

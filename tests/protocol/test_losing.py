@@ -197,3 +197,15 @@ def test_a_phase_that_takes_too_long_is_named() -> None:
     sim.open()
     sim.advance(5)
     assert sim.core.losing.last_error == "timed out while greeting"
+
+
+def test_a_live_connection_that_is_lost_while_another_is_made_waits_for_that() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.core.connecting.connect(sim.now)
+    sim.do(sim.core.tick(sim.now))
+    attempts = dict(sim.starts)
+    sim.lose(link)
+    assert sim.core.losing.retry_at is None
+    assert sim.starts == attempts
+    assert sim.state.connection == "reconnecting"

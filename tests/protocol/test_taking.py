@@ -12,7 +12,8 @@ from inngest_connect_asgi.messages import (
 from inngest_connect_asgi.protocol.actions import Send
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
-from ..simulation import Simulation
+from ..simulation import Simulation, lease
+from .twice import FIRST, SECOND, take
 
 
 def test_a_request_runs_once_its_ack_is_on_the_wire() -> None:
@@ -304,3 +305,84 @@ def test_a_lease_that_is_granted_after_a_refusal_is_held_again() -> None:
     assert extensions(sim)[-1] == (link, "lease-1")
     assert sim.core.leases.lost == 0
     assert Extended(Delivery("r", "lease-0"), "lease-1") in sim.told
+
+
+def test_a_request_for_an_unknown_app_is_left_to_another_worker() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    for _ in range(2):
+        sim.request(link, "job", app="unknown")
+    sim.write(link)
+    assert not sim.sent(wire.WORKER_REQUEST_ACK)
+    assert len([text for text in sim.logs if "unknown app" in text]) == 1
+
+
+def test_what_was_sent_anew_is_not_taken_under_its_older_lease() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    take(sim, link, FIRST)
+    take(sim, link, SECOND)
+    assert sim.core.deliveries.was_superseded(FIRST)
+    sim.request(link, "job", lease_id="lease-1")
+    assert not sim.queued[link]
+    assert sim.core.leases.of("job") == SECOND
+
+
+def test_an_acknowledgement_of_what_was_withdrawn_is_no_acceptance() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job")
+    (ack,) = sim.queued[link]
+    live = sim.core.links.get(link)
+    assert live is not None
+    sim.core.taking.withdraw(live)
+    sim.do(sim.core.sent(ack, sim.now))
+    assert not sim.requested
+    assert not sim.offered
+
+
+def test_the_end_of_time_gives_up_what_runs_and_says_so() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job")
+    sim.write(link)
+    assert sim.core.taking.waits
+    sim.drain(1.0)
+    sim.advance(1.0)
+    assert not sim.core.taking.waits
+    assert any("before a run finished" in text for text in sim.logs)
+
+
+def test_an_extension_of_what_is_over_or_nobody_has_is_nothing() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "job")
+    sim.write(link)
+    sim.extended(link, "other", "lease-1")
+    # Nobody asked, but it is about what is held.
+    sim.extended(link, "job", "lease-1")
+    assert sim.core.leases.extended == 1
+    sim.advance(5)
+    sim.write(link)
+    sim.result("job")
+    sim.extended(link, "job", "lease-2")
+    sim.extended(link, "job", None)
+    assert (sim.core.leases.extended, sim.core.leases.lost) == (1, 0)
+
+
+def test_a_runtime_that_died_may_have_acknowledged_what_it_was_about_to() -> None:
+    sim = Simulation(offered=[lease("job")])
+    assert Withdrawn(lease("job").delivery) in sim.told
+    assert not sim.requested
+
+
+def test_what_runs_and_came_again_is_not_withdrawn_with_its_link() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job")
+    sim.write(link)
+    sim.request(link, "job")
+    assert len(sim.queued[link]) == 1
+    sim.lose(link)
+    assert not any(isinstance(message, Withdrawn) for message in sim.told)
+    assert lease("job").delivery in sim.core.leases
