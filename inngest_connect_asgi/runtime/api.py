@@ -124,9 +124,7 @@ class Api:
 
     def _failure(self, name: str, error: BaseException | None) -> Answer:
         via = self._network.via(self._origin)
-        what = "it ended without a word"
-        if error is not None:
-            what = self._network.explain(error)
+        what = self._network.explain(error or RuntimeError("it ended without a word"))
         return Answer(0, b"", f"the {name} API could not be reached{via}: {what}")
 
     async def _post(

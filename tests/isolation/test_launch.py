@@ -27,7 +27,7 @@ from inngest_connect_asgi.isolation.process import ProcessCrashed
 from inngest_connect_asgi.messages import Log, State
 from inngest_connect_asgi.testing import LocalGateway
 
-from .hosts import Running, inject, stranger
+from ..hosts import Running, inject, stranger
 
 PACKAGE = pathlib.Path(inngest_connect_asgi.__file__).parent
 SITE = pathlib.Path(httpx.__file__).parent.parent

@@ -30,8 +30,8 @@ from inngest_connect_asgi.messages import (
 )
 from inngest_connect_asgi.runtime.shell import Runtime
 
-from .hosts import Running, inject, large_result, start
-from .processes import wait_gone
+from ..hosts import Running, inject, large_result, start
+from ..processes import wait_gone
 
 
 def child_of(running: Running) -> int:

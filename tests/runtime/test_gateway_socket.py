@@ -19,8 +19,8 @@ from inngest_connect_asgi.protocol.actions import Send, SendReply
 from inngest_connect_asgi.runtime import gateway_socket
 from inngest_connect_asgi.runtime.gateway_socket import SUBPROTOCOL, GatewaySocket
 
-from .harness import run, until
-from .simulation import lease
+from ..harness import run, until
+from ..simulation import lease
 
 REPLY_SIZE = 4 * 1024 * 1024
 HEARTBEAT = b"heartbeat"

@@ -16,7 +16,7 @@ from inngest_connect_asgi.isolation import pipe
 from inngest_connect_asgi.isolation.outbox import Outbox
 from inngest_connect_asgi.messages import Result
 
-from .hosts import large_result, start
+from ..hosts import large_result, start
 
 MB = 1024 * 1024
 PRELUDE = pipe.frame(b"prelude")

@@ -23,7 +23,7 @@ from inngest_connect_asgi.messages import (
 )
 from inngest_connect_asgi.protocol.backoff import Backoff
 
-from .simulation import lease
+from ..simulation import lease
 
 START = Start(Configuration((), "http://127.0.0.1", "instance", "0"))
 

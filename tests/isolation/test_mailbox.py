@@ -7,7 +7,7 @@ import pytest
 
 from inngest_connect_asgi.isolation.mailbox import Mailbox
 
-from .harness import run
+from ..harness import run
 
 
 def test_messages_of_many_threads_arrive_each_threads_in_order() -> None:

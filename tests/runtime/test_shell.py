@@ -8,8 +8,8 @@ from inngest_connect_asgi.messages import Drain, Start
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
 
-from .harness import run, until
-from .simulation import configuration
+from ..harness import run, until
+from ..simulation import configuration
 
 
 def test_heartbeats_go_on_while_there_is_more_to_read_in_every_turn(
