@@ -228,7 +228,8 @@ class Runtime:
                 start.cancel()
             if (socket := self._sockets.pop(action.link, None)) is not None:
                 socket.abort()
-        elif isinstance(action, Finish):
+        else:
+            assert isinstance(action, Finish)
             assert self._ended is not None
             if not self._ended.done():
                 self._ended.set_result(None)

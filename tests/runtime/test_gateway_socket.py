@@ -6,12 +6,14 @@ import pathlib
 import ssl
 import sys
 from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
 from socket import SHUT_WR
 
 import pytest
 import trustme
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from inngest_connect_asgi.messages import Outcome, Result
 from inngest_connect_asgi.network.access import Network
@@ -316,5 +318,96 @@ def test_the_words_of_a_close_frame_are_quoted_unless_they_are_the_protocols() -
                 await connection.close(1011, reason)
                 await asyncio.wait_for(listener.gone.wait(), 10)
                 assert listener.losses == [shown]
+
+    run(main)
+
+
+# A gateway that is none
+
+
+def refusal(status: int, headers: dict[str, str] | None = None) -> str:
+    """Why a connection was lost that a server has refused."""
+
+    def refuse(connection: ServerConnection, request: Request) -> Response:
+        response = connection.respond(HTTPStatus(status), "")
+        response.headers.update(headers or {})
+        return response
+
+    async def main() -> str:
+        async with serve(
+            connection_lost, "127.0.0.1", 0, process_request=refuse
+        ) as server:
+            port = server.sockets[0].getsockname()[1]
+            listener = Listener()
+            GatewaySocket(1, f"ws://127.0.0.1:{port}", listener, Network())
+            await listener.gone.wait()
+        (why,) = listener.losses
+        return why
+
+    return asyncio.run(main())
+
+
+async def connection_lost(connection: ServerConnection) -> None:
+    await connection.wait_closed()
+
+
+def test_an_answer_that_is_no_upgrade_is_a_loss() -> None:
+    assert refusal(503) == "the gateway answered 503"
+
+
+def test_a_redirect_is_not_followed() -> None:
+    assert refusal(302, {"Location": "ws://elsewhere.test"}) == (
+        "the gateway answered 302"
+    )
+
+
+def test_nobody_there_is_a_loss() -> None:
+    async def main() -> None:
+        listener = Listener()
+        GatewaySocket(1, "ws://127.0.0.1:1", listener, Network())
+        await listener.gone.wait()
+        (why,) = listener.losses
+        assert why.startswith("the gateway could not be reached")
+
+    run(main)
+
+
+def test_a_gateway_that_speaks_no_websocket_is_named_for_it() -> None:
+    async def main() -> None:
+        listener = Listener()
+        async with gateway() as (url, connections):
+            GatewaySocket(1, url, listener, Network())
+            await listener.open.wait()
+            connection = await connections.get()
+            # A frame with a bit that no extension has asked for.
+            connection.transport.write(b"\xf2\x00")
+            connection.transport.resume_reading()
+            await listener.gone.wait()
+        (why,) = listener.losses
+        assert why.startswith("the gateway broke the WebSocket protocol")
+
+    run(main)
+
+
+def test_a_transport_that_is_odd_or_gone_is_taken_for_closing() -> None:
+    class Odd:
+        def is_closing(self) -> bool:
+            raise AttributeError("it has forgotten its loop")
+
+    assert gateway_socket._is_closing(Odd())  # type: ignore[arg-type]
+
+
+def test_a_system_without_the_option_does_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("socket.TCP_NOTSENT_LOWAT", raising=False)
+
+    async def main() -> None:
+        listener = Listener()
+        async with gateway() as (url, _):
+            socket = GatewaySocket(1, url, listener, Network())
+            await listener.open.wait()
+            await asyncio.wait([socket.abort()])
+        assert not listener.losses
 
     run(main)
