@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.util
-import logging
 import os
 import pathlib
 import re
@@ -23,11 +24,9 @@ import websockets
 
 import inngest_connect_asgi
 from inngest_connect_asgi.isolation import launch
-from inngest_connect_asgi.isolation.process import ProcessCrashed
-from inngest_connect_asgi.messages import Log, State
 from inngest_connect_asgi.testing import LocalGateway
 
-from ..hosts import Running, inject, stranger
+from ..hosts import Running, inject
 
 PACKAGE = pathlib.Path(inngest_connect_asgi.__file__).parent
 SITE = pathlib.Path(httpx.__file__).parent.parent
@@ -344,106 +343,12 @@ def test_what_it_needs_of_the_environment() -> None:
     }
 
 
-def test_what_it_prints_is_seen_and_is_no_message(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    inject(
-        monkeypatch,
-        """
-print("python of ACME Corp.")
-import os
-from inngest_connect_asgi.runtime.lifetime import Lifetime
-run = Lifetime.run
-def loud(self, start):
-    print("printed later")
-    os.write(1, b"written later\\n")
-    return run(self, start)
-Lifetime.run = loud
-""",
-    )
-    running = Running()
-    log = running.wait_for(Log)
-    assert log.level == logging.WARNING
-    assert "'python of ACME Corp.'" in log.message
-    running.wait_for(State)
-    running.host.crash(RuntimeError("over"))
-    assert isinstance(running.end(), ProcessCrashed)
-    seen = capfd.readouterr()
-    assert seen.err.splitlines()[:2] == ["printed later", "written later"]
-    assert "ACME" not in seen.out + seen.err
-
-
 def test_a_daemon_without_standard_streams(
     gateway: LocalGateway, tmp_path: pathlib.Path
 ) -> None:
     copy_package(tmp_path / "inngest_connect_asgi")
     at_last = "import os; [os.close(fd) for fd in (0, 1, 2)]"
     run_script(gateway, at_last=at_last, cwd=tmp_path, PYTHONPATH=str(tmp_path))
-
-
-# Whether it is one
-
-
-def end() -> str:
-    """How a host ends that never gets to its start message."""
-
-    def never() -> None:
-        raise AssertionError("told a stranger everything")
-
-    error = Running(begin=never).end()  # type: ignore[arg-type]
-    assert isinstance(error, ProcessCrashed)
-    return str(error)
-
-
-def test_one_that_says_something_else_is_quoted_and_told_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    greeting = "b'python of ACME\\n' + b'x' * 100000"
-    stranger(monkeypatch, f"os.write(output, {greeting})\ntime.sleep(60)")
-    text = end()
-    assert "does not speak our language" in text
-    assert "'python of ACME\\nxxx" in text
-    assert len(text) < 1000
-
-
-def test_one_that_says_the_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    stranger(monkeypatch, "os.write(output, b'inngest-conn'); os._exit(3)")
-    assert "exit code 3; it said 'inngest-conn'" in end()
-
-
-def test_one_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    word = b"inngest-connect-asgi/471100\n"
-    stranger(monkeypatch, f"os.write(output, {word!r})\ntime.sleep(60)")
-    assert "upgraded beneath a running app" in end()
-
-
-def test_one_that_dies_before_it_speaks_has_last_words(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stranger(monkeypatch, "os.write(2, b'x' * 50000 + b'\\nthe end\\n')\nos._exit(3)")
-    text = end()
-    assert "exit code 3; it printed '…xxx" in text
-    assert text.endswith("\\nthe end'")
-    assert len(text) < 1000
-
-
-def test_one_that_can_not_be_imported_says_why(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(launch, "ENTRY", "there_is_no_such_module")
-    assert "ModuleNotFoundError: No module named" in end()
-
-
-def test_one_that_never_speaks_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.process.START_TIMEOUT", 0.5)
-    stranger(monkeypatch, "os.write(2, b'waiting')\ntime.sleep(60)")
-    assert "said nothing for 0.5 s; it was killed; it printed 'waiting'" in end()
-
-
-def test_one_that_only_prints_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.process.START_TIMEOUT", 0.5)
-    stranger(monkeypatch, "while True: os.write(2, b'x'); time.sleep(0.01)")
-    assert "said nothing for 0.5 s" in end()
 
 
 def test_nothing_is_left_of_one_that_could_not_be_started(
@@ -454,3 +359,98 @@ def test_nothing_is_left_of_one_that_could_not_be_started(
     error = Running().end()
     assert isinstance(error, FileNotFoundError)
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+# Smaller things
+
+
+def test_it_finds_no_debugger_or_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "_pydev_bundle.pydev_monkey"
+    debugger = types.ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, debugger)
+    with launch._undebugged():
+        pass
+    context = contextlib.nullcontext()
+    debugger.__dict__["skip_subprocess_arg_patch"] = lambda: context
+    assert launch._undebugged() is context
+
+
+def test_the_command_has_the_apps_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "pycache_prefix", "/cache")
+    monkeypatch.setattr(sys, "flags", types.SimpleNamespace(optimize=2, utf8_mode=1))
+    command = launch.command(3, 4)
+    assert command[0] == sys.executable
+    assert {"-B", "-OO", "pycache_prefix=/cache", "utf8=1"} < set(command)
+    assert command[-2:] == ["3", "4"]
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.setattr(sys, "flags", types.SimpleNamespace(optimize=0, utf8_mode=0))
+    command = launch.command(3, 4)
+    assert "utf8=0" in command
+    assert not {"-B", "-O", "-OO"} & set(command)
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 11)])
+def test_it_looks_nowhere_by_itself(
+    version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "version_info", version)
+    assert ("-P" in launch.command()) == (version >= (3, 11))
+
+
+def test_a_directory_that_was_removed_has_no_paths_within(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gone(path: str) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os.path, "abspath", gone)
+    assert launch._absolute("/there") == "/there"
+    assert launch._absolute("here") is None
+
+
+def test_no_pipe_has_the_number_of_a_standard_stream() -> None:
+    reader, writer = os.pipe()
+    low = os.dup(reader)
+    try:
+        high = launch._high(os.dup(low))
+        assert high > 2
+        os.close(high)
+    finally:
+        for fd in (reader, writer, low):
+            os.close(fd)
+
+
+def test_a_stream_of_the_apps_that_is_closed_is_nobodys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(fd: int, *_: int) -> int:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("fcntl.fcntl", closed)
+    with launch._standard_error() as stream:
+        assert stream.name == os.devnull
+
+
+def test_a_low_number_is_given_up_for_a_high_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[int] = []
+    monkeypatch.setattr("fcntl.fcntl", lambda fd, command, least: least + 9)
+    monkeypatch.setattr(os, "close", closed.append)
+    assert launch._high(2) == 12
+    assert closed == [2]
+
+
+def test_its_end_is_waited_for_no_longer_than_it_is_told() -> None:
+    child = launch.Child()
+    try:
+        assert not child.is_gone
+        assert child.wait(0.01) is None
+        child.kill()
+        assert child.wait() == -9
+        assert child.is_gone
+    finally:
+        child.kill()
+        child.close()

@@ -228,3 +228,41 @@ def test_no_more_than_one_message_is_held_twice(ours: Pipe) -> None:
         assert ours.read(count)[1:] == results
     finally:
         tracemalloc.stop()
+
+
+class Interrupted:
+    def __reduce__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_of_whoever_sends_is_theirs(ours: Pipe) -> None:
+    ours.outbox.open(ours.writer, PRELUDE)
+    ours.outbox.begin(start())
+    with pytest.raises(KeyboardInterrupt):
+        ours.outbox.send(Interrupted())  # type: ignore[arg-type]
+    assert isinstance(ours.errors[0], KeyboardInterrupt)
+
+
+def test_it_waits_for_a_pipe_that_stays_full(
+    ours: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = threading.Event()
+    real = select.poll
+
+    class Poll:
+        def __init__(self) -> None:
+            self._poll = real()
+            self.register = self._poll.register
+
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            found = self._poll.poll(1)
+            if not found:
+                looks.set()
+            return found
+
+    monkeypatch.setattr(select, "poll", Poll)
+    ours.outbox.open(ours.writer, PRELUDE)
+    ours.outbox.begin(start())
+    ours.outbox.send(large_result(1, 3 * pipe.PIPE_SIZE))
+    assert looks.wait(10)
+    assert ours.read(1)[1].lease.request_id == "r1"

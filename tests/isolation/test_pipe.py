@@ -14,6 +14,8 @@ from inngest_connect_asgi.isolation.pipe import (
     Decoder,
     Writer,
     encode,
+    frame,
+    greeting,
 )
 
 
@@ -171,3 +173,18 @@ def test_nothing_is_kept_of_what_is_written(ends: tuple[int, int]) -> None:
 def test_a_length_that_no_message_has_is_not_waited_for() -> None:
     with pytest.raises(ValueError, match="a message of 2021161080 bytes"):
         list(Decoder().feed(b"xxxxx"))
+
+
+def test_a_frame_goes_before_any_message(ends: tuple[int, int]) -> None:
+    reader, fd = ends
+    writer = Writer(fd)
+    assert writer.write_frame(frame(b"prelude"))
+    assert writer.write("first")
+    data = os.read(reader, PIPE_SIZE)
+    assert data.startswith(frame(b"prelude"))
+    assert list(Decoder().feed(data[len(frame(b"prelude")) :])) == ["first"]
+
+
+def test_a_greeting_names_its_version() -> None:
+    assert greeting(3) != greeting(30)
+    assert not greeting(30).startswith(greeting(3))

@@ -1,953 +1,589 @@
-"""The runtime in a process of its own: what it is proof against, and its end."""
+"""A runtime that hangs, or in which something is raised that nobody foresaw, ends."""
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import json
 import logging
 import os
-import pathlib
-import pickle
-import queue
 import select
 import signal
-import socket
-import subprocess
-import sys
-import textwrap
-import threading
 import time
-import timeit
-from functools import partial
+from collections.abc import Callable, Iterator
+from io import FileIO
 from typing import Any
 
-import httpx
-import inngest
 import pytest
 
-from inngest_connect_asgi import (
-    ConfigurationError,
-    InngestConnectMiddleware,
-    StartupError,
-    connect_worker,
-    logs,
-)
-from inngest_connect_asgi.isolation import pipe
+from inngest_connect_asgi.isolation import launch, pipe, process
 from inngest_connect_asgi.isolation.child import LogForwarder
-from inngest_connect_asgi.messages import Accepted, FromRuntime, Log, Request, State
-from inngest_connect_asgi.protocol.core import Core
-from inngest_connect_asgi.protocol.taking import Taking
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
-from inngest_connect_asgi.testing import LocalGateway
-from inngest_connect_asgi.testing.router import Delivery
-from inngest_connect_asgi.worker.outcomes import MAX_BODY_SIZE
-from inngest_connect_asgi.worker.service import Worker
-
-from ..harness import (
-    bare_app,
-    close_http,
-    closings,
-    lifespan,
-    make_client,
-    make_function,
-    off_loop,
-    run,
-    until,
-    worker,
+from inngest_connect_asgi.isolation.outbox import Outbox
+from inngest_connect_asgi.isolation.process import Ear, ProcessCrashed, ProcessHost
+from inngest_connect_asgi.isolation.supervisor import Host
+from inngest_connect_asgi.isolation.thread import ThreadHost
+from inngest_connect_asgi.messages import (
+    Drain,
+    FromRuntime,
+    Log,
+    Pong,
+    Start,
+    State,
+    Stopped,
 )
-from ..processes import (
-    children,
-    descriptors,
-    environment,
-    own_memory,
-    peak_memory,
-    wait_gone,
-)
-from ..servers import Metronome, Uvicorn, free_port, silence
+from inngest_connect_asgi.runtime.shell import Runtime
 
-KEY = "signkey-test-" + "ab" * 16
+from ..hosts import Running, inject, large_result, start, stranger
+from ..processes import wait_gone
 
 
-async def noop(ctx: inngest.Context) -> str:
-    return "done"
+def child_of(running: Running) -> int:
+    assert isinstance(running.host, ProcessHost)
+    child = running.host._child
+    assert child is not None
+    return child._process.pid
 
 
-def the_child(pid: int | None = None) -> int:
-    (child,) = children(pid or os.getpid())
-    return child
+def text_of(error: BaseException | None) -> str:
+    assert isinstance(error, ProcessCrashed)
+    return str(error)
 
 
-async def replaced(gateway: LocalGateway) -> None:
-    """Wait until a second connection is there for the first."""
-    await off_loop(
-        gateway.wait_until,
-        lambda: len(gateway.connections) == 2 and gateway.ready_connections,
-    )
+HOSTS = pytest.mark.parametrize("host", [ThreadHost, ProcessHost])
 
 
-def call_request(data: dict[str, object]) -> bytes:
-    """The body of a request whose event has this data."""
-    event = {"name": "test", "data": data, "id": "e", "ts": 1}
-    events = [{**event, "data": {}}]
-    ctx = {
-        "attempt": 0,
-        "disable_immediate_execution": False,
-        "run_id": "run",
-        "stack": {"stack": [], "current": 0},
-    }
-    payload = {"ctx": ctx, "event": event, "events": events, "steps": {}}
-    return json.dumps({**payload, "use_api": False}).encode()
+# From outside
 
 
-def native_size(seconds: float) -> int:
-    """The size of a sum that holds the GIL for at least so long, here and now."""
-    size = 20_000_000
-    fastest = min(timeit.repeat(lambda: sum(range(size)), number=1, repeat=3))
-    return int(size * seconds / fastest)
+@HOSTS
+def test_it_is_crashed_from_any_thread(host: Callable[[], Host]) -> None:
+    running = Running(host())
+    running.wait_for(State)
+    boom = RuntimeError("boom")
+    running.host.crash(boom)
+    running.host.crash(ValueError("later"))
+    error = running.end()
+    if host is ThreadHost:
+        assert error is boom
+    else:
+        assert "boom" in text_of(error)
+        assert error is not None
+        assert error.__cause__ is boom
+    # That one is over: nobody is there to crash, or to be told.
+    running.host.crash(boom)
+    running.host.send(Pong(1))
+    again = Running(running.host)
+    again.wait_for(State)
+    again.host.send(Drain(0.0))
+    assert again.end() is None
 
 
-# What it is
+def test_it_is_crashed_before_there_is_a_process() -> None:
+    host = ProcessHost()
+
+    def begin() -> Start:
+        host.crash(RuntimeError("boom"))
+        return start()
+
+    assert "boom" in text_of(Running(host, begin).end())
 
 
-def test_it_imports_no_more_than_it_needs() -> None:
-    code = "import sys, inngest_connect_asgi.isolation.child; print(*sys.modules)"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    modules = set(result.stdout.split())
-    assert "websockets.asyncio.client" in modules
-    assert not modules & {"inngest", "pydantic", "fastapi", "starlette", "uvicorn"}
+@HOSTS
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("place", ["start", "tell"])
+def test_what_its_callers_raise_ends_it(
+    host: Callable[[], Host], error: type[BaseException], place: str
+) -> None:
+    def fail(*_: object) -> Any:
+        raise error("of the caller")
+
+    begin, tell = (fail, None) if place == "start" else (start, fail)
+    assert isinstance(Running(host(), begin, tell).end(), error)
 
 
-def test_it_is_small(gateway: LocalGateway) -> None:
-    async def main() -> None:
-        async with worker(gateway, noop, isolation="process"):
-            assert own_memory(the_child()) < 40e6
+@HOSTS
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_whatever_is_raised_on_a_message_ends_it(
+    host: Callable[[], Host],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+) -> None:
+    code = f"""
+from inngest_connect_asgi.runtime.shell import Runtime
+def fail(self, messages):
+    raise {error.__name__}("of the runtime")
+Runtime.receive = fail
+"""
+    if host is ProcessHost:
+        inject(monkeypatch, code)
+    else:
 
-    run(main)
+        def fail(self: Runtime, messages: object) -> None:
+            raise error("of the runtime")
+
+        monkeypatch.setattr(Runtime, "receive", fail)
+    running = Running(host())
+    running.host.send(Pong(1))
+    ended = running.end()
+    if host is ThreadHost:
+        assert isinstance(ended, error)
+    else:
+        assert f"{error.__name__}: of the runtime" in text_of(ended)
 
 
-def test_no_secret_is_in_its_arguments_or_its_environment(
+# Messages that can't be sent
+
+
+def test_a_message_that_can_not_be_encoded_ends_the_child() -> None:
+    running = Running()
+    running.wait_for(State)
+    running.host.send(lambda: None)  # type: ignore[arg-type]
+    assert "lambda" in text_of(running.end())
+
+
+def test_one_that_can_not_be_encoded_when_its_turn_comes_does_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgres://user:password@host")
-    monkeypatch.setenv("wss_proxy", "http://user:password@127.0.0.1:9")
+    running = Running()
+    running.wait_for(State)
+    os.kill(child_of(running), signal.SIGSTOP)
+    running.host.send(large_result(1, 3 * pipe.PIPE_SIZE))
 
-    async def main() -> None:
-        with LocalGateway(signing_keys=(KEY,)) as gateway:
-            for name, value in gateway.environ.items():
-                monkeypatch.setenv(name, value)
-            client = inngest.Inngest(app_id="app", logger=None)
-            app = InngestConnectMiddleware(
-                bare_app,
-                client=client,
-                functions=[make_function(client, noop)],
-                isolation="process",
-            )
-            async with lifespan(app):
-                await off_loop(gateway.wait_for_worker)
-                seen = environment(the_child())
-                assert app._settings is not None
-                hashed = app._settings.configuration().signing_key
-            assert "inngest_connect_asgi.isolation.child" in seen
-            assert hashed is not None
-            for secret in (KEY, "ab" * 16, hashed, "password", "INNGEST"):
-                assert secret not in seen
-            await close_http(client)
+    def fail(message: object) -> memoryview:
+        raise MemoryError
 
-    run(main)
+    monkeypatch.setattr(pipe, "encode", fail)
+    running.host.send(Pong(1))
+    os.kill(child_of(running), signal.SIGCONT)
+    assert "MemoryError" in text_of(running.end())
 
 
-def test_it_has_none_of_its_parents_descriptors(
-    gateway: LocalGateway, tmp_path: pathlib.Path
+def test_a_fault_where_messages_wait_ends_the_child(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def main() -> None:
-        with (tmp_path / "open").open("w") as file, socket.socket() as mine:
-            os.set_inheritable(file.fileno(), True)
-            os.set_inheritable(mine.fileno(), True)
-            ours = {
-                name
-                for name in descriptors(os.getpid()).values()
-                if name.startswith(("/", "socket:", "pipe:"))
-            }
-            async with worker(gateway, noop, isolation="process"):
-                theirs = descriptors(the_child())
-        assert str(tmp_path / "open") in ours
-        # Standard error is the parent's, on purpose.
-        shared = ours & set(theirs.values())
-        assert shared <= {"/dev/null", theirs[2]}
+    def fail(outbox: Outbox) -> bool:
+        raise MemoryError
 
-    run(main)
+    monkeypatch.setattr(Outbox, "_wait", fail)
+    assert "MemoryError" in text_of(Running().end())
 
 
-def test_its_log_records_come_out_of_the_apps_logging(
-    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+def test_bytes_that_are_no_message_end_the_child() -> None:
+    running = Running()
+    running.wait_for(State)
+    assert isinstance(running.host, ProcessHost)
+    outbox = running.host._outbox
+    assert outbox is not None
+    assert outbox._writer is not None
+    outbox._writer.write_frame(pipe.frame(b"no pickle"))
+    text = text_of(running.end())
+    assert "UnpicklingError" in text
+    assert "data_received" in text
+
+
+def test_bytes_of_the_child_that_are_no_message_end_it(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    caplog.set_level(logging.INFO)
-
-    async def main() -> None:
-        async with worker(gateway, noop, isolation="process"):
-            await off_loop(gateway.drop)
-            await replaced(gateway)
-
-    run(main)
-    records = {record.getMessage(): record for record in caplog.records}
-    connected = records["Connected to Inngest"]
-    assert (connected.name, connected.levelno) == ("inngest_connect_asgi", logging.INFO)
-    assert connected.__dict__["connection_id"] == gateway.connections[-1].id
-    lost = next(text for text in records if text.startswith("Lost the connection"))
-    assert records[lost].levelno == logging.WARNING
-    assert any(r.name == "httpx" for t, r in records.items() if "connect/start" in t)
-
-
-def test_a_log_record_crosses_whole_and_as_plain_data() -> None:
-    told: queue.SimpleQueue[FromRuntime] = queue.SimpleQueue()
-    log = logging.getLogger("of the child")
-    log.propagate = False
-    log.setLevel(logging.DEBUG)
-    log.addHandler(handler := LogForwarder(told.put))
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    extra = {"attempt": 3, "url": "ws://a", "reason": None, "socket": object()}
-    log.debug("opened %s", "it", extra=extra)
-    try:
-        raise ZeroDivisionError("of mine")
-    except ZeroDivisionError:
-        log.exception("it broke")
-    opened, broke = (pickle.loads(pickle.dumps(told.get_nowait())) for _ in range(2))
-    plain = {"attempt": 3, "url": "ws://a", "reason": None}
-    made = opened.at
-    assert opened == Log(logging.DEBUG, "opened it", plain, "of the child", made)
-    assert isinstance(made, float)
-    assert (broke.level, broke.name) == (logging.ERROR, "of the child")
-    first, *rest = broke.message.splitlines()
-    assert (first, rest[-1]) == ("it broke", "ZeroDivisionError: of mine")
+    inject(
+        monkeypatch,
+        """
+import os
+from inngest_connect_asgi.isolation import pipe
+encode = pipe.encode
+def garble(message):
+    return memoryview(pipe.frame(b"no pickle: secret"))
+pipe.encode = garble
+""",
+    )
+    text = text_of(Running().end())
+    assert "what is no message" in text
+    assert "secret" not in text
 
 
-def test_a_log_record_bears_the_time_at_which_it_was_made() -> None:
-    record = logs.record(logging.INFO, "of the child", at=1000000000.25)
-    formatter = logging.Formatter("%(asctime)s")
-    formatter.converter = time.gmtime
-    assert formatter.format(record) == "2001-09-09 01:46:40,250"
-    assert record.relativeCreated < 0
+# From inside the child
 
 
-def test_a_log_record_that_is_wrong_hurts_nobody(
+@pytest.mark.parametrize("error", ["ZeroDivisionError", "SystemExit", "MemoryError"])
+@pytest.mark.parametrize("where", ["run", "callback", "task", "flush"])
+def test_whatever_is_raised_in_a_child_is_told_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: str, where: str
+) -> None:
+    how = {
+        "run": "fail()",
+        # These leave no trace with asyncio but a log record, or leave its loop.
+        "callback": "outbox._loop.call_soon(guarded(fail, outbox.failed))",
+        "task": "spawn(afail(), outbox.failed)",
+        "flush": "outbox._writer.defer = None; outbox._writer.flush = fail; "
+        "outbox._written.clear(); "
+        "outbox._loop.add_writer(outbox._fd, outbox._catch_up)",
+    }[where]
+    inject(
+        monkeypatch,
+        f"""
+import asyncio
+from inngest_connect_asgi.isolation import child
+from inngest_connect_asgi.ends import guarded, spawn
+from inngest_connect_asgi.runtime.shell import Runtime
+outboxes = []
+init = child.Outbox.__init__
+def catch(self, *args):
+    outboxes.append(self)
+    init(self, *args)
+child.Outbox.__init__ = catch
+def fail():
+    outbox._writer.__dict__.pop("flush", None)
+    raise {error}("of the child")
+async def afail():
+    fail()
+async def run(self, start):
+    global outbox
+    (outbox,) = outboxes
+    {how}
+    await asyncio.Event().wait()
+Runtime.run = run
+""",
+    )
+    text = text_of(Running().end())
+    assert text.startswith("Traceback")
+    assert f"{error}: of the child" in text
+
+
+def test_an_exit_that_leaves_the_childs_loop_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inject(
+        monkeypatch,
+        """
+import asyncio
+from inngest_connect_asgi.runtime.shell import Runtime
+async def run(self, start):
+    asyncio.get_running_loop().call_soon(exit_)
+    await asyncio.Event().wait()
+def exit_():
+    raise SystemExit("of a callback")
+Runtime.run = run
+""",
+    )
+    assert "SystemExit: of a callback" in text_of(Running().end())
+
+
+def test_a_log_record_that_can_not_be_told_hurts_nobody(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told: queue.SimpleQueue[FromRuntime] = queue.SimpleQueue()
-    record = logging.makeLogRecord({"msg": "%d", "args": ("no number",)})
-    LogForwarder(told.put).handle(record)
-    assert told.empty()
-    assert "Logging error" in capsys.readouterr().err
+    def fail(message: FromRuntime) -> None:
+        raise RuntimeError("the loop is closed")
+
+    LogForwarder(fail).handle(logging.makeLogRecord({"msg": "of mine"}))
+    assert "the loop is closed" in capsys.readouterr().err
 
 
-# What it is proof against
+def test_a_log_record_has_no_extra_that_only_looks_plain() -> None:
+    class Text(str):
+        pass
+
+    told: list[FromRuntime] = []
+    record = logging.makeLogRecord({"msg": "m", "odd": Text("x"), "plain": True})
+    LogForwarder(told.append).handle(record)
+    (log,) = told
+    assert isinstance(log, Log)
+    assert log.extra == {"plain": True}
+
+
+# A child that hangs
+
+
+class FakeChild:
+    """Pipes to nobody, and what becomes of it."""
+
+    def __init__(self) -> None:
+        output, self.says = os.pipe()
+        stderr, self.prints = os.pipe()
+        self.output, self.stderr = FileIO(output), FileIO(stderr)
+        self.is_gone = self.was_killed = False
+
+    def kill(self) -> None:
+        self.was_killed = True
+
+    def wait(self) -> int:
+        return -9
+
+    def say(self, message: object) -> None:
+        os.write(self.says, pipe.encode(message))
 
 
 @pytest.fixture
-def slow_gateway() -> Any:
-    with LocalGateway(
-        heartbeat_interval="1s", extend_lease_interval="1s", lease_duration=4.0
-    ) as gateway:
-        yield gateway
+def fake() -> Iterator[FakeChild]:
+    fake = FakeChild()
+    yield fake
+    for file in (fake.output, fake.stderr):
+        file.close()
+    os.close(fake.says)
+    os.close(fake.prints)
 
 
-def check_nothing_was_missed(
-    gateway: LocalGateway, since: float, until: float, lateness: float
+class Looks:
+    """Says how long each look took, and lets nobody wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.script: list[float | Callable[[], object]] = []
+        self.seen = 0
+        looks, real = self, select.poll
+
+        class Poll:
+            def __init__(self) -> None:
+                self._poll = real()
+                self.register = self._poll.register
+                self.unregister = self._poll.unregister
+
+            def poll(self, timeout: float) -> list[tuple[int, int]]:
+                if timeout and looks.script:
+                    looks.seen += 1
+                    next_ = looks.script.pop(0)
+                    if callable(next_):
+                        next_()
+                    else:
+                        looks.now += next_
+                return self._poll.poll(0)
+
+        monkeypatch.setattr(select, "poll", Poll)
+        monkeypatch.setattr(time, "monotonic", lambda: looks.now)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(monkeypatch)
+
+
+def hear(fake: FakeChild) -> list[FromRuntime]:
+    """All that a child says from its first message on."""
+    ear = Ear(fake)  # type: ignore[arg-type]
+    ear._started = True
+    messages = []
+    for message in ear.hear():
+        messages.append(message)
+        if isinstance(message, Stopped):
+            break
+    return messages
+
+
+def test_five_looks_in_vain_are_a_child_that_hangs(
+    fake: FakeChild, looks: Looks
 ) -> None:
-    beats = gateway.received("WORKER_HEARTBEAT")
-    assert silence(beats, since, until) < 1.2 + lateness
-    assert not [seen for seen in gateway.seen if seen.event == "lease"]
-    assert len(gateway.connections) == 1
+    looks.script = [2.0] * 9
+    with pytest.raises(ProcessCrashed, match=r"said nothing for 10 s; it was killed"):
+        hear(fake)
+    assert fake.was_killed
+    assert looks.seen == 5
 
 
-def test_native_code_that_keeps_the_gil(slow_gateway: LocalGateway) -> None:
-    gateway = slow_gateway
-    size = native_size(8.0)
-    with Uvicorn(gateway.environ, isolation="process"), Metronome() as metronome:
-        gateway.wait_for_worker()
-        since = time.monotonic()
-        event_id = gateway.send("native", {"size": size})
-        ended = gateway.wait_for_run(event_id, 50)
-        until = time.monotonic()
-    assert (ended.status, ended.attempts) == ("completed", 1)
-    assert until - since > 5
-    check_nothing_was_missed(gateway, since, until, metronome.lateness)
-    extensions = gateway.received("WORKER_REQUEST_EXTEND_LEASE")
-    assert len(extensions) >= int(until - since) - 1 - metronome.lateness
+def test_any_word_begins_the_count_anew(fake: FakeChild, looks: Looks) -> None:
+    half = pipe.encode(Stopped())
+    looks.script = [
+        *[2.0] * 4,
+        lambda: fake.say(Log(20, "x", at=0.0)),
+        *[2.0] * 4,
+        lambda: os.write(fake.says, half[:5]),
+        *[2.0] * 4,
+        lambda: os.write(fake.says, half[5:]),
+    ]
+    assert hear(fake) == [Log(20, "x", at=0.0), Stopped()]
+    assert not fake.was_killed
 
 
-def test_in_a_thread_such_code_is_told_of_once_with_the_cure(
-    slow_gateway: LocalGateway,
+def test_late_looks_do_not_count(fake: FakeChild, looks: Looks) -> None:
+    """This process was held up, or the machine was: so may the child have been."""
+    looks.script = [*[30.0] * 20, 2.0, 2.0, 2.0, 2.0, lambda: fake.say(Stopped())]
+    assert hear(fake) == [Stopped()]
+    assert not fake.was_killed
+
+
+def test_a_first_message_may_take_longer(fake: FakeChild, looks: Looks) -> None:
+    looks.script = [2.0] * 99
+    ear = Ear(fake)  # type: ignore[arg-type]
+    with pytest.raises(ProcessCrashed, match="said nothing for 30 s"):
+        ear.hear_greeting()
+    assert looks.seen == 15
+
+
+def test_a_dead_child_whose_pipe_somebody_holds_is_gone(
+    fake: FakeChild, looks: Looks
 ) -> None:
-    gateway = slow_gateway
-    size = native_size(2.0)
-    with Uvicorn(gateway.environ) as server:
-        gateway.wait_for_worker()
-        for _ in range(2):
-            gateway.wait_for_run(gateway.send("native", {"size": size}), 30)
-        server.wait_for_log("got no time to run for")
-        server.wait_for_log('isolation="process" keeps the connection out of reach')
-        assert server.log.count("got no time to run for") == 1
+    fake.say(Log(20, "x", at=0.0))
+    fake.is_gone = True
+    looks.script = [2.0]
+    # What it said before is not lost.
+    assert hear(fake) == [Log(20, "x", at=0.0)]
 
 
-def test_eight_functions_that_compute_at_once(slow_gateway: LocalGateway) -> None:
-    gateway = slow_gateway
-    environ = {**gateway.environ, "INNGEST_THREAD_POOL_MAX_WORKERS": "8"}
-    with Uvicorn(environ, isolation="process"), Metronome() as metronome:
-        gateway.wait_for_worker()
-        since = time.monotonic()
-        ids = [gateway.send("crunch", {"seconds": 5}) for _ in range(8)]
-        runs = [gateway.wait_for_run(event_id, 50) for event_id in ids]
-        until = time.monotonic()
-    assert {ended.status for ended in runs} == {"completed"}
-    check_nothing_was_missed(gateway, since, until, metronome.lateness)
+@pytest.fixture
+def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "SILENCE", 1.0)
 
 
-def test_a_probe_is_answered_while_the_gil_is_held(slow_gateway: LocalGateway) -> None:
-    gateway = slow_gateway
-    # Before anything else: it holds the GIL of the gateway, which is here.
-    size = native_size(3.0)
-    port = free_port()
-    options = {"isolation": "process", "probe": f"127.0.0.1:{port}"}
-    base = f"http://127.0.0.1:{port}/healthz"
-    with Uvicorn(gateway.environ, **options) as server, httpx.Client() as http:
-        gateway.wait_for_worker()
-        server.wait_for_status("/healthz/ready", 200)
-        event_id = gateway.send("native", {"size": size})
-        gateway.wait_until(lambda: gateway.received("WORKER_REQUEST_ACK"))
-        answers = 0
-        while gateway.runs[-1].status == "running":
-            assert http.get(f"{base}/ready").status_code == 200
-            assert http.get(f"{base}/live").status_code == 200
-            answers += 1
-        assert gateway.wait_for_run(event_id).status == "completed"
-        assert answers > 5
-
-
-@pytest.mark.timeout(120)
-def test_fifty_large_requests_and_replies_at_once(slow_gateway: LocalGateway) -> None:
-    """As large as a reply may be, and a request that brings as much."""
-    gateway = slow_gateway
-    size, count = MAX_BODY_SIZE - 2, 50
-    memory = []
-
-    async def echo(ctx: inngest.Context) -> object:
-        return ctx.event.data["text"]
-
-    async def main() -> None:
-        payload = call_request({"text": "x" * size})
-        async with worker(gateway, echo, isolation="process"):
-            child = the_child()
-            memory.append(own_memory(child))
-            since = time.monotonic()
-            deliveries = [
-                await off_loop(gateway.request, "app-echo", payload)
-                for _ in range(count)
-            ]
-            for delivery in deliveries:
-                reply = await off_loop(delivery.wait_for_reply, 90)
-                assert reply.status == wire.DONE
-                assert len(reply.body) == MAX_BODY_SIZE
-            ended = time.monotonic()
-            memory.append(peak_memory(child))
-            # Nothing of them is kept, once the gateway has the last reply.
-            await until(lambda: own_memory(child) < memory[0] + 3 * size)
-        # The gateway shares this process with the functions, and notes some late.
-        times = [seen.time for seen in gateway.received("WORKER_HEARTBEAT")]
-        assert len([t for t in times if since < t < ended]) >= (ended - since) // 3
-        assert not [seen for seen in gateway.seen if seen.event == "lease"]
-        assert len(gateway.connections) == 1
-
-    run(main)
-    before, peak = memory
-    # Each payload once on its way in and once on its way out, at the very most.
-    assert peak - before < 2 * count * size
-
-
-# Its life and death
-
-
-def test_killed_with_twenty_runs_in_flight_it_loses_none(
-    gateway: LocalGateway,
-) -> None:
-    async def main() -> None:
-        leave = asyncio.Event()
-        calls = 0
-
-        async def hold(ctx: inngest.Context) -> str:
-            nonlocal calls
-            calls += 1
-            await leave.wait()
-            return "done"
-
-        async with worker(gateway, hold, isolation="process"):
-            deliveries = [gateway.request("app-hold") for _ in range(20)]
-            # A request that is acknowledged, but has not reached the app yet, would
-            # be the server's to send again once its lease has run out.
-            await until(lambda: calls == 20)
-            first = the_child()
-            os.kill(first, signal.SIGKILL)
-            # Half of them end while nobody is there to send their replies.
-            await off_loop(wait_gone, first, 5)
-            leave.set()
-            for delivery in deliveries:
-                assert (await off_loop(delivery.wait_for_reply, 15)).status == wire.DONE
-            assert the_child() != first
-        assert calls == 20
-        assert set(gateway.executions.values()) == {1}
-        assert set(gateway.replies) == {d.request_id for d in deliveries}
-
-    run(main)
-
-
-async def beats(gateway: LocalGateway, count: int) -> None:
-    """Wait for so many heartbeats."""
-    before = len(gateway.received("WORKER_HEARTBEAT"))
-    await off_loop(
-        gateway.wait_until,
-        lambda: len(gateway.received("WORKER_HEARTBEAT")) >= before + count,
+def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a runtime tell its state often, whatever the core does."""
+    inject(
+        monkeypatch,
+        """
+import asyncio, time
+from inngest_connect_asgi.messages import State
+from inngest_connect_asgi.runtime.shell import Runtime
+run = Runtime.run
+async def talk(self, start):
+    async def often():
+        while True:
+            self._tell(State("connecting"))
+            await asyncio.sleep(0.1)
+    task = asyncio.ensure_future(often())
+    await run(self, start)
+Runtime.run = talk
+""",
     )
 
 
-def test_nothing_is_acknowledged_that_has_not_left_the_child(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    read = threading.Event()
-    reading = Worker._tell
-
-    def tell(worker: Worker, message: FromRuntime) -> None:
-        if isinstance(message, Request):
-            read.wait()
-        reading(worker, message)
-
-    monkeypatch.setattr(Worker, "_tell", tell)
-
-    async def main(gateway: LocalGateway) -> None:
-        calls = 0
-
-        async def count(ctx: inngest.Context) -> None:
-            nonlocal calls
-            calls += 1
-
-        def send(request_id: str | None = None) -> Delivery:
-            payload = call_request({"x": "x" * pipe.PIPE_SIZE})
-            return gateway.request("app-count", payload, request_id=request_id)
-
-        async with worker(gateway, count, isolation="process"):
-            first = the_child()
-            sent = [send() for _ in range(8)]
-            try:
-                await off_loop(sent[0].wait_for_ack)
-                # It has read the requests before it sends the second of these.
-                await beats(gateway, 2)
-                os.kill(first, signal.SIGKILL)
-                await off_loop(wait_gone, first, 5)
-            finally:
-                read.set()
-            await replaced(gateway)
-            assert not all(each.acked_by for each in sent)
-            for each in sent:
-                # Of one that it had just acknowledged, the app may not have heard.
-                if not each.acked_by or each.request.run_id in caplog.text:
-                    send(each.request_id)
-                assert (await off_loop(each.wait_for_reply, 15)).status == wire.DONE
-        assert calls == len(sent)
-
-    with LocalGateway(heartbeat_interval="200ms") as gateway:
-        run(lambda: main(gateway))
+@pytest.mark.usefixtures("short_silence")
+def test_a_child_that_is_stopped_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    talkative(monkeypatch)
+    running = Running()
+    running.wait_for(State)
+    child = child_of(running)
+    os.kill(child, signal.SIGSTOP)
+    assert "said nothing for 1 s; it was killed" in text_of(running.end())
+    wait_gone(child, 5)
 
 
-@pytest.mark.parametrize("fails_on", [Request, Accepted, State])
-def test_what_a_child_has_said_is_heard_whatever_the_app_fails_on(
-    monkeypatch: pytest.MonkeyPatch, fails_on: type
-) -> None:
-    """All is acknowledged, and in the pipe, when the app's side fails on a message."""
-    read = threading.Event()
-    reading = Worker._tell
-    failed = False
-
-    def tell(worker: Worker, message: FromRuntime) -> None:
-        nonlocal failed
-        if isinstance(message, Request):
-            read.wait()
-        if read.is_set() and isinstance(message, fails_on) and not failed:
-            failed = True
-            raise RuntimeError("of the app's side")
-        reading(worker, message)
-
-    monkeypatch.setattr(Worker, "_tell", tell)
-
-    async def main(gateway: LocalGateway) -> None:
-        calls = 0
-
-        async def count(ctx: inngest.Context) -> None:
-            nonlocal calls
-            calls += 1
-
-        async with worker(gateway, count, isolation="process"):
-            sent = [gateway.request("app-count") for _ in range(20)]
-            try:
-                for each in sent:
-                    await off_loop(each.wait_for_ack)
-                # Of the last, it has said so before it sends the second of these.
-                await beats(gateway, 2)
-            finally:
-                read.set()
-            await replaced(gateway)
-            for each in sent:
-                assert (await off_loop(each.wait_for_reply, 15)).status == wire.DONE
-        assert calls == len(sent)
-        assert failed
-
-    with LocalGateway(heartbeat_interval="200ms", lease_duration=60.0) as gateway:
-        run(lambda: main(gateway))
-
-
-def test_a_new_child_takes_over_the_leases(gateway: LocalGateway) -> None:
-    async def main() -> None:
-        entered, leave = asyncio.Event(), asyncio.Event()
-
-        async def hold(ctx: inngest.Context) -> str:
-            entered.set()
-            await leave.wait()
-            return "done"
-
-        async with worker(gateway, hold, isolation="process"):
-            event_id = gateway.send("test")
-            await entered.wait()
-            os.kill(the_child(), signal.SIGKILL)
-            await replaced(gateway)
-            second = gateway.ready_connections[-1]
-            await off_loop(
-                gateway.wait_until,
-                lambda: gateway.received("WORKER_REQUEST_EXTEND_LEASE", second),
-            )
-            leave.set()
-            ended = await off_loop(gateway.wait_for_run, event_id)
-            assert (ended.status, ended.attempts) == ("completed", 1)
-        assert set(gateway.executions.values()) == {1}
-
-    run(main)
-
-
-def test_a_new_child_runs_nothing_that_is_over(gateway: LocalGateway) -> None:
-    async def main() -> None:
-        calls = 0
-
-        async def count(ctx: inngest.Context) -> None:
-            nonlocal calls
-            calls += 1
-
-        async with worker(gateway, count, isolation="process"):
-            delivery = gateway.request("app-count")
-            await off_loop(delivery.wait_for_reply)
-            os.kill(the_child(), signal.SIGKILL)
-            await replaced(gateway)
-            gateway.request("app-count", request_id=delivery.request_id)
-            await off_loop(gateway.wait_until, lambda: len(delivery.acked_by) == 2)
-            other = gateway.request("app-count")
-            await off_loop(other.wait_for_reply)
-        assert calls == 2
-
-    run(main)
-
-
-def test_a_thread_that_crashes_is_replaced_and_loses_nothing(
-    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crash = threading.Event()
-    original = Core.tick
-
-    def tick(self: Core, now: float) -> Any:
-        if crash.is_set():
-            crash.clear()
-            raise RuntimeError("a bug")
-        return original(self, now)
-
-    monkeypatch.setattr(Core, "tick", tick)
-
-    async def main() -> None:
-        leave = asyncio.Event()
-        calls = 0
-
-        async def hold(ctx: inngest.Context) -> str:
-            nonlocal calls
-            calls += 1
-            await leave.wait()
-            return "done"
-
-        async with worker(gateway, hold, isolation="thread"):
-            deliveries = [gateway.request("app-hold") for _ in range(20)]
-            await until(lambda: calls == 20)
-            crash.set()
-            await off_loop(gateway.wait_until, lambda: not crash.is_set())
-            leave.set()
-            for delivery in deliveries:
-                assert (await off_loop(delivery.wait_for_reply, 15)).status == wire.DONE
-        assert set(gateway.executions.values()) == {1}
-
-    run(main)
-
-
-def test_one_that_dies_as_it_takes_a_request_leaves_it_to_the_server(
-    gateway: LocalGateway,
+@pytest.mark.usefixtures("short_silence")
+def test_a_child_that_hangs_as_it_stops_is_killed(
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    acknowledged = Taking.acknowledged
-
-    def die(taking: Taking, *args: Any) -> None:
-        monkeypatch.setattr(Taking, "acknowledged", acknowledged)
-        raise RuntimeError("a bug, between the acknowledgement and its accounting")
-
-    async def main() -> None:
-        calls = 0
-
-        async def count(ctx: inngest.Context) -> str:
-            nonlocal calls
-            calls += 1
-            return "done"
-
-        async with worker(gateway, count, isolation="thread"):
-            monkeypatch.setattr(Taking, "acknowledged", die)
-            delivery = gateway.request("app-count")
-            await off_loop(delivery.wait_for_ack)
-            await until(lambda: "died as it took a request" in caplog.text, 15)
-        # Its lease is extended whether or not the server has the acknowledgement.
-        assert (calls, delivery.extensions, delivery.replies) == (0, 0, 0)
-
-    run(main)
+    inject(
+        monkeypatch,
+        """
+import time
+from inngest_connect_asgi.protocol.core import Core
+def hang(*_, **__):
+    time.sleep(600)
+Core.drain = hang
+""",
+    )
+    talkative(monkeypatch)
+    running = Running()
+    running.wait_for(State)
+    running.host.send(Drain(0.0))
+    assert "said nothing for 1 s" in text_of(running.end())
 
 
-def test_after_ten_deaths_in_a_row_it_gives_up_and_live_fails(
-    gateway: LocalGateway,
-    isolation: str,
+def test_what_it_prints_is_seen_and_is_no_message(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inject(
+        monkeypatch,
+        """
+print("python of ACME Corp.")
+import os
+from inngest_connect_asgi.runtime.lifetime import Lifetime
+run = Lifetime.run
+def loud(self, start):
+    print("printed later")
+    os.write(1, b"written later\\n")
+    return run(self, start)
+Lifetime.run = loud
+""",
+    )
+    running = Running()
+    log = running.wait_for(Log)
+    assert log.level == logging.WARNING
+    assert "'python of ACME Corp.'" in log.message
+    running.wait_for(State)
+    running.host.crash(RuntimeError("over"))
+    assert isinstance(running.end(), ProcessCrashed)
+    seen = capfd.readouterr()
+    assert seen.err.splitlines()[:2] == ["printed later", "written later"]
+    assert "ACME" not in seen.out + seen.err
+
+
+# Whether it is one
+
+
+def end() -> str:
+    """How a host ends that never gets to its start message."""
+
+    def never() -> None:
+        raise AssertionError("told a stranger everything")
+
+    error = Running(begin=never).end()  # type: ignore[arg-type]
+    assert isinstance(error, ProcessCrashed)
+    return str(error)
+
+
+def test_one_that_says_something_else_is_quoted_and_told_nothing(
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(
-        "inngest_connect_asgi.isolation.launch.ENTRY", "there_is_no_such_module"
-    )
-    monkeypatch.setattr(Core, "start", None)
-    # How long each delay is, the supervisor's tests say.
-    monkeypatch.setattr(
-        "inngest_connect_asgi.isolation.supervisor.RESPAWN_FIRST", 0.001
-    )
-    monkeypatch.setattr("inngest_connect_asgi.isolation.supervisor.RESPAWN_CAP", 0.001)
-
-    async def main() -> None:
-        client = make_client(gateway)
-        functions = [make_function(client, noop)]
-        app = InngestConnectMiddleware(bare_app, client=client, functions=functions)
-        transport = httpx.ASGITransport(app)
-        async with (
-            lifespan(app),
-            httpx.AsyncClient(transport=transport, base_url="http://a") as http,
-        ):
-            await until(lambda: "will not be started again" in caplog.text)
-            assert (await http.get("/healthz/live")).status_code == 503
-            assert (await http.get("/healthz")).json()["status"] == "fail"
-        async with connect_worker(client, functions) as worker:
-            with pytest.raises(StartupError, match="crashed"):
-                await worker.ready()
-        await close_http(client)
-
-    run(main)
-    errors = [r for r in caplog.records if "The Connect runtime crashed" in r.message]
-    assert [r.levelno for r in errors] == ([logging.ERROR] * 9 + [logging.CRITICAL]) * 2
+    greeting = "b'python of ACME\\n' + b'x' * 100000"
+    stranger(monkeypatch, f"os.write(output, {greeting})\ntime.sleep(60)")
+    text = end()
+    assert "does not speak our language" in text
+    assert "'python of ACME\\nxxx" in text
+    assert len(text) < 1000
 
 
-def test_while_it_is_gone_the_worker_is_not_ready(
-    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.supervisor.RESPAWN_FIRST", 60.0)
-    monkeypatch.setattr("inngest_connect_asgi.isolation.supervisor.RESPAWN_CAP", 60.0)
-
-    async def main() -> None:
-        client = make_client(gateway)
-        functions = [make_function(client, noop)]
-        async with connect_worker(client, functions, isolation="process") as worker:
-            await worker.ready()
-            await until(lambda: worker.health()["status"] == "pass")
-            os.kill(the_child(), signal.SIGKILL)
-            await until(lambda: "the runtime crashed" in worker.health()["output"])
-            assert worker.health()["status"] == "warn"
-        await close_http(client)
-
-    run(main)
+def test_one_that_says_the_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger(monkeypatch, "os.write(output, b'inngest-conn'); os._exit(3)")
+    assert "exit code 3; it said 'inngest-conn'" in end()
 
 
-@pytest.mark.timeout(120)
-def test_stopped_and_killed_with_a_full_pipe_it_is_replaced_every_time() -> None:
-    """Of the replies that wait for its pipe, none is lost."""
-    rounds, count = 4, 2
-
-    async def main(gateway: LocalGateway) -> None:
-        go = threading.Event()
-        entered = threading.Semaphore(0)
-
-        def large(ctx: inngest.ContextSync) -> str:
-            entered.release()
-            go.wait()
-            return "x" * (MAX_BODY_SIZE - 2)
-
-        def has_connected(times: int) -> bool:
-            return len(gateway.connections) == times and bool(gateway.ready_connections)
-
-        async with worker(gateway, large, isolation="process"):
-            for number in range(1, rounds + 1):
-                go.clear()
-                deliveries = [gateway.request("app-large") for _ in range(count)]
-                for _ in deliveries:
-                    assert await off_loop(entered.acquire, timeout=20)
-                child = the_child()
-                os.kill(child, signal.SIGSTOP)
-                go.set()
-                await until(partial(is_full, child))
-                os.kill(child, signal.SIGKILL)
-                replaced = partial(has_connected, number + 1)
-                await off_loop(gateway.wait_until, replaced, 20)
-                for each in deliveries:
-                    reply = await off_loop(each.wait_for_reply, 30)
-                    assert len(reply.body) == MAX_BODY_SIZE
-        assert set(gateway.executions.values()) == {1}
-
-    # Which of the pipes is full only the host knows.
-    def is_full(child: int) -> bool:
-        return any(
-            not select.select([], [fd], [], 0)[1]
-            for fd, name in descriptors(os.getpid()).items()
-            if name.startswith("pipe:") and name in descriptors(child).values()
-            if is_for_writing(fd)
-        )
-
-    with LocalGateway(heartbeat_interval="200ms", lease_duration=60.0) as gateway:
-        run(lambda: main(gateway))
+def test_one_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    word = b"inngest-connect-asgi/471100\n"
+    stranger(monkeypatch, f"os.write(output, {word!r})\ntime.sleep(60)")
+    assert "upgraded beneath a running app" in end()
 
 
-def is_for_writing(fd: int) -> bool:
-    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
-
-
-def test_one_that_hangs_is_replaced_and_loses_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.process.SILENCE", 5.0)
-
-    async def main(gateway: LocalGateway) -> None:
-        entered, leave = asyncio.Event(), asyncio.Event()
-
-        async def hold(ctx: inngest.Context) -> str:
-            entered.set()
-            await leave.wait()
-            return "done"
-
-        async with worker(gateway, hold, isolation="process"):
-            delivery = gateway.request("app-hold")
-            await entered.wait()
-            os.kill(the_child(), signal.SIGSTOP)
-            await off_loop(
-                gateway.wait_until,
-                lambda: len(gateway.connections) == 2 and gateway.ready_connections,
-                30,
-            )
-            leave.set()
-            reply = await off_loop(delivery.wait_for_reply, 15)
-            assert reply.status == wire.DONE
-        assert "said nothing for 5 s; it was killed" in caplog.text
-        assert set(gateway.executions.values()) == {1}
-
-    with LocalGateway(heartbeat_interval="200ms", lease_duration=60.0) as gateway:
-        run(lambda: main(gateway))
-
-
-def test_killed_with_its_parent_alive_to_a_fork_it_is_gone(
-    gateway: LocalGateway,
-) -> None:
-    """A fork of the parent keeps the pipe open, and must not keep the child."""
-    with Uvicorn(gateway.environ, isolation="process", fork=True) as server:
-        gateway.wait_for_worker()
-        server.wait_for_log("forked: ")
-        fork = int(server.log.partition("forked: ")[2].split()[0])
-        try:
-            (child,) = [pid for pid in children(server.pid) if pid != fork]
-            with Metronome() as metronome:
-                server.signal(signal.SIGKILL)
-                took = wait_gone(child, 10)
-            assert took < 1.0 + metronome.lateness
-        finally:
-            os.kill(fork, signal.SIGKILL)
-
-
-def test_when_its_parent_is_killed_it_is_gone(gateway: LocalGateway) -> None:
-    with Uvicorn(gateway.environ, isolation="process") as server:
-        connection = gateway.wait_for_worker()
-        child = the_child(server.pid)
-        with Metronome() as metronome:
-            server.signal(signal.SIGKILL)
-            took = wait_gone(child, 10)
-        assert took < 1.0 + metronome.lateness
-        gateway.wait_until(lambda: connection.phase == "closed")
-
-
-def test_ctrl_c_reaches_the_whole_group_and_the_run_ends_well(
-    gateway: LocalGateway,
-) -> None:
-    with Uvicorn(gateway.environ, isolation="process") as server:
-        gateway.wait_for_worker()
-        child = the_child(server.pid)
-        event_id = gateway.send("wait", {"seconds": 2})
-        gateway.wait_until(lambda: gateway.received("WORKER_REQUEST_ACK"))
-        os.killpg(server.pid, signal.SIGINT)
-        os.kill(child, signal.SIGINT)  # as if it were in the group
-        os.kill(child, signal.SIGTERM)
-        ended = gateway.wait_for_run(event_id)
-        server.wait()
-        wait_gone(child, 5)
-    assert (ended.status, ended.attempts) == ("completed", 1)
-    (closed,) = closings(gateway)
-    assert closed.reason == "WORKER_SHUTDOWN"
-
-
-def test_a_package_that_was_upgraded_beneath_it_says_so(
-    gateway: LocalGateway,
+def test_one_that_dies_before_it_speaks_has_last_words(
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.process.VERSION", 0)
-
-    async def main() -> None:
-        client = make_client(gateway)
-        functions = [make_function(client, noop)]
-        app = InngestConnectMiddleware(
-            bare_app, client=client, functions=functions, isolation="process"
-        )
-        async with lifespan(app):
-            await until(lambda: "upgraded beneath a running app" in caplog.text)
-
-    run(main)
+    stranger(monkeypatch, "os.write(2, b'x' * 50000 + b'\\nthe end\\n')\nos._exit(3)")
+    text = end()
+    assert "exit code 3; it printed '…xxx" in text
+    assert text.endswith("\\nthe end'")
+    assert len(text) < 1000
 
 
-def test_several_web_workers_have_a_child_each(gateway: LocalGateway) -> None:
-    arguments = ("--workers", "2")
-    with Uvicorn(gateway.environ, *arguments, isolation="process") as server:
-        gateway.wait_for_worker(2, timeout=30)
-        assert len({c.instance_id for c in gateway.ready_connections}) == 2
-        server.signal(signal.SIGTERM)
-        server.wait()
-    reasons = [seen.reason for seen in closings(gateway)]
-    assert reasons == ["WORKER_SHUTDOWN"] * 2
-
-
-def test_a_script_without_an_import_guard(
-    gateway: LocalGateway, tmp_path: pathlib.Path
+def test_one_that_can_not_be_imported_says_why(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import inngest
-            import uvicorn
-            from inngest_connect_asgi import InngestConnectMiddleware
-
-            print("run as", __name__, flush=True)
-            client = inngest.Inngest(app_id="app", logger=None)
-
-            @client.create_function(
-                fn_id="noop", trigger=inngest.TriggerEvent(event="noop")
-            )
-            async def noop(ctx):
-                return "done"
-
-            async def app(scope, receive, send):
-                raise NotImplementedError
-
-            app = InngestConnectMiddleware(app, client=client, functions=[noop])
-            uvicorn.run(app, port=0)
-            """
-        )
-    )
-    # Not the script's directory, and so not on its path; nor on the child's.
-    directory = tmp_path / "elsewhere"
-    directory.mkdir()
-    if sys.version_info >= (3, 11):
-        (directory / "websockets.py").write_text("raise SystemExit('a stranger')")
-    process = subprocess.Popen(
-        [sys.executable, script],
-        env={
-            **os.environ,
-            **gateway.environ,
-            "INNGEST_CONNECT_ISOLATION": "process",
-        },
-        cwd=directory,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    with process:
-        try:
-            gateway.wait_for_worker()
-            ended = gateway.wait_for_run(gateway.send("noop"))
-            assert ended.output == "done"
-            process.send_signal(signal.SIGTERM)
-        except BaseException:
-            process.kill()
-            raise
-        assert process.stdout is not None
-        output = process.stdout.read()
-    assert output.count("run as") == 1
+    monkeypatch.setattr(launch, "ENTRY", "there_is_no_such_module")
+    assert "ModuleNotFoundError: No module named" in end()
 
 
-SCRIPT = """
-import asyncio, os, sys, inngest
-
-sys.path.insert(0, "")  # as uvicorn does
-os.rmdir(os.getcwd())
-from inngest_connect_asgi import connect_worker
-
-client = inngest.Inngest(app_id="app", logger=None)
-
-async def noop(ctx):
-    pass
-
-trigger = inngest.TriggerEvent(event="noop")
-functions = [client.create_function(fn_id="noop", trigger=trigger)(noop)]
-
-async def main():
-    async with connect_worker(client, functions, isolation="process") as worker:
-        await worker.ready(20)
-
-asyncio.run(main())
-"""
+def test_one_that_never_speaks_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inngest_connect_asgi.isolation.process.START_TIMEOUT", 0.5)
+    stranger(monkeypatch, "os.write(2, b'waiting')\ntime.sleep(60)")
+    assert "said nothing for 0.5 s; it was killed; it printed 'waiting'" in end()
 
 
-def test_it_survives_that_its_working_directory_was_removed(
-    gateway: LocalGateway, tmp_path: pathlib.Path
+def test_one_that_only_prints_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inngest_connect_asgi.isolation.process.START_TIMEOUT", 0.5)
+    stranger(monkeypatch, "while True: os.write(2, b'x'); time.sleep(0.01)")
+    assert "said nothing for 0.5 s" in end()
+
+
+def test_a_child_that_is_gone_before_it_is_heard_of_is_not_run(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    directory = tmp_path / "release"
-    directory.mkdir()
-    subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env={**os.environ, **gateway.environ},
-        cwd=directory,
-        check=True,
-    )
-    assert not directory.exists()
+    """It was crashed while it was being started."""
+    host = ProcessHost()
+    begun = launch.Child
+
+    def begin() -> launch.Child:
+        host.crash(RuntimeError("boom"))
+        return begun()
+
+    monkeypatch.setattr(launch, "Child", begin)
+    assert "boom" in text_of(Running(host).end())
 
 
-@pytest.mark.parametrize("how", ["frozen", "", None, "/there/is/none"])
-def test_a_frozen_program_is_told_what_it_can_not_have(
-    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch, how: str
+def test_looking_for_more_of_what_it_printed_may_find_nothing(
+    fake: FakeChild,
 ) -> None:
-    if how == "frozen":
-        monkeypatch.setattr(sys, "frozen", True, raising=False)
-    else:
-        monkeypatch.setattr(sys, "executable", how)
-    client = make_client(gateway)
-    functions = [make_function(client, noop)]
-    with pytest.raises(ConfigurationError, match="frozen"):
-        InngestConnectMiddleware(
-            bare_app, client=client, functions=functions, isolation="process"
-        )
+    ear = Ear(fake)  # type: ignore[arg-type]
+    assert ear._last_words() == ""
+    os.write(fake.prints, b"half a wo")
+    assert ear._last_words() == "; it printed 'half a wo'"

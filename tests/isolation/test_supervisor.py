@@ -16,6 +16,7 @@ from inngest_connect_asgi.messages import (
     FromRuntime,
     Log,
     Ping,
+    Pong,
     Request,
     Start,
     State,
@@ -326,3 +327,18 @@ def test_a_crash_during_shutdown_is_the_last() -> None:
     assert len(host.starts) == 1
     assert isinstance(stopped, Stopped)
     assert stopped.error is not None
+
+
+def test_what_is_for_the_runtime_goes_to_its_host() -> None:
+    sent: list[FromApp] = []
+
+    class Host(FakeHost):
+        def send(self, message: FromApp) -> None:
+            sent.append(message)
+
+    host = Host()
+    supervisor = Supervisor(host, lambda: START, lambda _: None)
+    supervisor.send(Pong(1))
+    supervisor.crash(boom := RuntimeError("boom"))
+    assert sent == [Pong(1)]
+    assert host.error is boom
