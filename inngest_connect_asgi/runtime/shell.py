@@ -116,6 +116,7 @@ class Runtime:
         self._crashed = self._crashed or error
         if self._ended is not None and not self._ended.done():
             self._ended.set_exception(error)
+            self._ended.exception()  # or asyncio logs it, where nobody waits yet
 
     def receive(self, messages: Sequence[FromApp]) -> None:
         """Take messages from the app, on the runtime's loop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import time
 import urllib.request
@@ -296,6 +297,14 @@ def test_what_the_core_raises_is_a_crash(
 @pytest.mark.parametrize("where", ["flush"])
 def test_what_the_pipe_raises_is_a_crash(where: str) -> None:
     assert crash_of(App(**{where: fail})) is BOOM
+
+
+def test_a_crash_at_the_start_is_no_matter_of_asyncios_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert crash_of(App(flush=fail)) is BOOM
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_what_comes_early_and_makes_no_sense_is_a_crash() -> None:
