@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from inngest_connect_asgi.isolation import launch, pipe, process
-from inngest_connect_asgi.isolation.child import LogForwarder
 from inngest_connect_asgi.isolation.outbox import Outbox
 from inngest_connect_asgi.isolation.process import Ear, ProcessCrashed, ProcessHost
 from inngest_connect_asgi.isolation.supervisor import Host
@@ -262,28 +261,6 @@ Runtime.run = run
 """,
     )
     assert "SystemExit: of a callback" in text_of(Running().end())
-
-
-def test_a_log_record_that_can_not_be_told_hurts_nobody(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def fail(message: FromRuntime) -> None:
-        raise RuntimeError("the loop is closed")
-
-    LogForwarder(fail).handle(logging.makeLogRecord({"msg": "of mine"}))
-    assert "the loop is closed" in capsys.readouterr().err
-
-
-def test_a_log_record_has_no_extra_that_only_looks_plain() -> None:
-    class Text(str):
-        pass
-
-    told: list[FromRuntime] = []
-    record = logging.makeLogRecord({"msg": "m", "odd": Text("x"), "plain": True})
-    LogForwarder(told.append).handle(record)
-    (log,) = told
-    assert isinstance(log, Log)
-    assert log.extra == {"plain": True}
 
 
 # A child that hangs
