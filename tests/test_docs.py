@@ -468,7 +468,7 @@ def test_what_the_gateway_does_as_the_server_is_tested() -> None:
     page = (DOCS / "testing.md").read_text()
     rows = re.findall(r"^\| [^|]+\| ([^|]+)\| `([^|`]+)` \| ([^|]+) \|$", page, re.M)
     assert len(rows) > 20
-    tests = pathlib.Path(__file__).with_name("test_strict_gateway.py").read_text()
+    tests = (ROOT / "tests/scenarios/test_strict_gateway.py").read_text()
     defined = set(re.findall(r"^def (test_\w+)", tests, re.M))
     named: set[str] = set()
     for since, source, names in rows:

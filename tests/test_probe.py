@@ -26,8 +26,8 @@ from inngest_connect_asgi.messages import State
 from inngest_connect_asgi.testing import LocalGateway
 
 from .harness import off_loop, run, until, worker
+from .scenarios.test_frameworks import noop
 from .servers import free_port
-from .test_frameworks import noop
 
 IPV4, IPV6 = "127.0.0.1", "[::1]"
 HAS_IPV6 = socket.has_ipv6 and os.path.exists("/proc/net/if_inet6")

@@ -26,7 +26,7 @@ from inngest_connect_asgi.health.endpoints import paths
 from inngest_connect_asgi.testing import LocalGateway
 
 from .harness import close_http, lifespan, make_client, make_function, run
-from .test_frameworks import noop
+from .scenarios.test_frameworks import noop
 
 PATHS = list(paths("/healthz"))
 

@@ -18,7 +18,7 @@ from inngest_connect_asgi.integrations.surroundings import Layer, Surroundings, 
 from inngest_connect_asgi.libraries import Library, version
 from inngest_connect_asgi.messages import Log, Request
 
-from .simulation import lease
+from ..simulation import lease
 
 
 class FromTheFunction(Exception):

@@ -15,7 +15,7 @@ from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.calls import call_request
 
-from .harness import deliveries_of, off_loop, run, until, worker
+from ..harness import deliveries_of, off_loop, run, until, worker
 
 pytestmark = pytest.mark.usefixtures("isolation")
 

@@ -19,8 +19,8 @@ from inngest_connect_asgi import forks
 from inngest_connect_asgi.event_loop import EventLoop
 from inngest_connect_asgi.testing import LocalGateway
 
-from .processes import descriptors
-from .servers import free_port
+from ..processes import descriptors
+from ..servers import free_port
 
 
 def in_fork(check: Callable[[], object]) -> None:

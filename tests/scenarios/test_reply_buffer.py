@@ -9,8 +9,8 @@ import pytest
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.calls import call_request
 
-from .processes import children, peak_memory
-from .servers import Uvicorn
+from ..processes import children, peak_memory
+from ..servers import Uvicorn
 
 RUNS = 2_000
 SIZE = 100_000

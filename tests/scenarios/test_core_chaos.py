@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 from inngest_connect_asgi.messages import Delivery, Log, Outcome
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
-from .simulation import Simulation, lease
+from ..simulation import Simulation, lease
 
 KINDS = st.sampled_from([*wire.Kind.values(), 99])
 MAX_REQUESTS = 4

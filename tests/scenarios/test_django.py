@@ -19,9 +19,9 @@ import pytest
 
 from inngest_connect_asgi.testing import LocalGateway
 
-from .servers import Server, Uvicorn, free_port
+from ..servers import Server, Uvicorn, free_port
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "django"
 APP = "django_app.asgi:application"
 

@@ -23,7 +23,7 @@ from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.runs import RUNS_PER_TURN
 
-from .harness import (
+from ..harness import (
     StartupFailed,
     bare_app,
     close_http,

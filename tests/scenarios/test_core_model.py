@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from inngest_connect_asgi.protocol import delivering
 
-from .model_world import CHECKS, OPTIONS, STEPS, Step, World
+from ..model_world import CHECKS, OPTIONS, STEPS, Step, World
 
 # Not for what passes: to make a fault small takes some minutes.
 pytestmark = pytest.mark.timeout(600)

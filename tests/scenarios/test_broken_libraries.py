@@ -33,8 +33,8 @@ from inngest_connect_asgi.messages import State
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker import sdk
 
-from . import harness
-from .simulation import configuration
+from .. import harness
+from ..simulation import configuration
 
 Patch = pytest.MonkeyPatch
 

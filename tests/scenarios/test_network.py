@@ -44,10 +44,10 @@ from inngest_connect_asgi.network.access import Network
 from inngest_connect_asgi.protocol import link
 from inngest_connect_asgi.testing import LocalGateway
 
-from .harness import make_function, run, until
-from .hostile import HostileServer
-from .proxies import HttpProxy, SocksProxy
-from .ways import (
+from ..harness import make_function, run, until
+from ..hostile import HostileServer
+from ..proxies import HttpProxy, SocksProxy
+from ..ways import (
     Authority,
     clean,
     doctor,
@@ -59,7 +59,7 @@ from .ways import (
 )
 
 SECRET = "s3cr3t"
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -958,7 +958,7 @@ def test_an_exception_is_described_with_its_causes() -> None:
 def test_no_repr_shows_the_credentials_of_a_url() -> None:
     from inngest_connect_asgi.protocol.actions import Open
 
-    from .simulation import configuration
+    from ..simulation import configuration
 
     url = f"wss://host/?{SECRET}"
     origin = f"http://me:{SECRET}@host"

@@ -7,7 +7,7 @@ from itertools import islice
 
 import pytest
 
-from .fuzz import TARGETS, mutations, seeds
+from ..fuzz import TARGETS, mutations, seeds
 
 
 @pytest.mark.parametrize("target", TARGETS)

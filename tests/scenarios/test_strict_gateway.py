@@ -15,8 +15,8 @@ from inngest_connect_asgi.testing import LocalGateway, sockets
 from inngest_connect_asgi.testing.connection import Connection
 from inngest_connect_asgi.testing.store import Store
 
-from .bare_worker import FUNCTIONS, Request, Wire, context, opened, ready
-from .harness import deliveries_of, off_loop, run, until
+from ..bare_worker import FUNCTIONS, Request, Wire, context, opened, ready
+from ..harness import deliveries_of, off_loop, run, until
 
 
 async def send_event(gateway: LocalGateway) -> str:

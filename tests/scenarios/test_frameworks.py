@@ -35,7 +35,7 @@ from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.service import Worker
 
-from .harness import (
+from ..harness import (
     StartupFailed,
     close_http,
     closings,

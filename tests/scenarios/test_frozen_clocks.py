@@ -15,7 +15,7 @@ from inngest_connect_asgi import InngestConnectMiddleware
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.config import Isolation
 
-from .harness import bare_app, make_client, make_function
+from ..harness import bare_app, make_client, make_function
 
 NEW_YEAR = "2027-01-01"
 

@@ -15,8 +15,8 @@ import pytest
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 
-from .harness import closings
-from .servers import Metronome, Uvicorn, silence
+from ..harness import closings
+from ..servers import Metronome, Uvicorn, silence
 
 SECONDS = 8
 """For how long a function holds up its event loop."""

@@ -38,11 +38,11 @@ from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.client import hash_signing_key
 
-from .harness import close_http, make_client, make_function, off_loop, run, until
-from .hostile import Behaviour, HostileServer, answer, drops, endless, tunnel
-from .processes import children
-from .simulation import DONE, configuration, lease
-from .ways import Authority, last_error
+from ..harness import close_http, make_client, make_function, off_loop, run, until
+from ..hostile import Behaviour, HostileServer, answer, drops, endless, tunnel
+from ..processes import children
+from ..simulation import DONE, configuration, lease
+from ..ways import Authority, last_error
 
 KEY = "signkey-test-" + "5e" * 7 + "c4e7" * 5
 OTHER_KEY = "signkey-test-" + "0b5c" * 8

@@ -44,7 +44,7 @@ from inngest_connect_asgi.testing.router import Delivery
 from inngest_connect_asgi.worker.outcomes import MAX_BODY_SIZE
 from inngest_connect_asgi.worker.service import Worker
 
-from .harness import (
+from ..harness import (
     bare_app,
     close_http,
     closings,
@@ -56,7 +56,7 @@ from .harness import (
     until,
     worker,
 )
-from .processes import (
+from ..processes import (
     children,
     descriptors,
     environment,
@@ -64,7 +64,7 @@ from .processes import (
     peak_memory,
     wait_gone,
 )
-from .servers import Metronome, Uvicorn, free_port, silence
+from ..servers import Metronome, Uvicorn, free_port, silence
 
 KEY = "signkey-test-" + "ab" * 16
 

@@ -10,8 +10,8 @@ import pytest
 
 from inngest_connect_asgi.testing import LocalGateway
 
-from .processes import children, wait_gone
-from .servers import Uvicorn
+from ..processes import children, wait_gone
+from ..servers import Uvicorn
 
 pytestmark = pytest.mark.usefixtures("isolation")
 

@@ -19,8 +19,8 @@ from uvicorn import Config
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
 
-from .harness import closings, off_loop, worker
-from .servers import Server, free_port
+from ..harness import closings, off_loop, worker
+from ..servers import Server, free_port
 
 APP = "tests.server_app:app"
 PLAIN = "tests.plain_app:plain"

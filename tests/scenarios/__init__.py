@@ -1,0 +1,1 @@
+"""Whole workers: over LocalGateway, in real servers, and in other surroundings."""
