@@ -74,7 +74,7 @@ __all__ = [
     "Withdrawn",
 ]
 
-VERSION = 2
+VERSION = 3
 
 STATE_EVERY = 2.0
 """Seconds after which a runtime tells its state, if nothing has changed."""

@@ -1,4 +1,4 @@
-"""Messages over a pipe: four bytes of length, then a pickle.
+"""Messages over a pipe: four bytes of length, then a plain tuple, or a pickle.
 
 Both ends are the same version of this package, and the pipe is private to them. What
 comes from the child begins with a :func:`greeting`, which shows that it is one.
@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
+
+from . import plain
 
 if sys.platform == "linux":
     import fcntl
@@ -45,6 +47,8 @@ def frame(data: bytes) -> bytes:
 
 
 def encode(message: object) -> memoryview:
+    if (data := plain.dump(message)) is not None:
+        return memoryview(_HEADER.pack(len(data)) + data)
     # Into a file, large payloads are copied only once.
     file = io.BytesIO()
     file.write(bytes(_HEADER.size))
@@ -63,14 +67,14 @@ class Decoder:
         self._buffer = bytearray()
         self._wanted = _HEADER.size
 
-    def feed(self, data: bytes) -> Iterator[Any]:
+    def feed(self, piece: bytes) -> Iterator[Any]:
         """Take bytes, and return the messages that they complete.
 
         Raises:
             ValueError: They are none.
             Exception: Whatever pickle says of what is no pickle.
         """
-        self._buffer += data
+        self._buffer += piece
         # Most of a large message's pieces complete nothing.
         while len(self._buffer) >= self._wanted:
             (length,) = _HEADER.unpack_from(self._buffer)
@@ -80,8 +84,12 @@ class Decoder:
             self._wanted = _HEADER.size + length
             if len(self._buffer) < self._wanted:
                 return
-            with memoryview(self._buffer) as view:
-                message = pickle.loads(view[_HEADER.size : self._wanted])
+            with (
+                memoryview(self._buffer) as view,
+                view[_HEADER.size : self._wanted] as data,
+            ):
+                load = plain.load if plain.is_plain(data) else pickle.loads
+                message = load(data)
             del self._buffer[: self._wanted]
             self._wanted = _HEADER.size
             yield message
