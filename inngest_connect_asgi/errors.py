@@ -33,7 +33,7 @@ CHAIN = 4
 HIDDEN = "***"
 
 _WORD = re.compile(r"\S+")
-_CLOSERS = re.compile(r"[)\]>}'\",;:.]*\Z")
+_CLOSERS = ")]>}'\",;:."
 _HEADER = re.compile(
     r"""((?:proxy-)?authorization["']?\s*[:=,]\s*(?:b?["'])?)
         (?:(basic|bearer|digest)\s+)?[^\s"',;)]+""",
@@ -72,10 +72,7 @@ def describe(error: BaseException) -> str:
             parts.append(f"{name}: {text}" if text else name)
         elif text and not any(text in part for part in parts):
             parts.append(f"from {name}: {text}")
-        several = getattr(cause, "exceptions", None)
-        cause = (
-            several[0] if isinstance(several, tuple) and several else cause.__cause__
-        )
+        cause = _cause_of(cause)
     causes = f" ({', '.join(parts[1:])})" if parts[1:] else ""
     return one_line(parts[0] + causes)
 
@@ -83,8 +80,24 @@ def describe(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:WINDOW]
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return "its text could not be made"
+
+
+def _cause_of(error: BaseException) -> BaseException | None:
+    """The first of a group, or what it was raised from; a class may have anything."""
+    try:
+        several = getattr(error, "exceptions", None)
+        cause: object = error.__cause__
+        if isinstance(several, tuple) and several:
+            cause = several[0]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return None
+    return cause if isinstance(cause, BaseException) else None
 
 
 def quoted(text: str | bytes, limit: int = 200) -> str:
@@ -151,8 +164,7 @@ def _hide(word: str) -> str:
             word = f"{before}{slashes}{HIDDEN}@{host}"
     path, mark, query = word.partition("?")
     if mark and query and ("//" in path or "=" in query):
-        end = _CLOSERS.search(query)
-        closers = end[0] if end else ""
-        if closers != query:
-            word = f"{path}?{HIDDEN}{closers}"
+        hidden = query.rstrip(_CLOSERS)
+        if hidden:
+            word = f"{path}?{HIDDEN}{query[len(hidden) :]}"
     return word

@@ -21,9 +21,8 @@ branch = true
 concurrency = thread
 include = */inngest_connect_asgi/{}.py
 [report]
-exclude_also =
-    if TYPE_CHECKING:
-    if sys.platform
+exclude_also = if TYPE_CHECKING:
+partial_also = if sys.platform
 """
 
 
