@@ -17,6 +17,7 @@ from inngest_connect_asgi.isolation.pipe import (
     frame,
     greeting,
 )
+from inngest_connect_asgi.messages import Accepted, Delivery
 
 
 @pytest.fixture
@@ -188,3 +189,13 @@ def test_a_frame_goes_before_any_message(ends: tuple[int, int]) -> None:
 def test_a_greeting_names_its_version() -> None:
     assert greeting(3) != greeting(30)
     assert not greeting(30).startswith(greeting(3))
+
+
+def test_plain_messages_and_others_come_in_order(ends: tuple[int, int]) -> None:
+    reader, fd = ends
+    writer = Writer(fd)
+    accepted = Accepted(Delivery("request", "lease"))
+    messages = [accepted, "other", accepted]
+    for each in messages:
+        assert writer.write(each)
+    assert list(Decoder().feed(os.read(reader, PIPE_SIZE))) == messages
