@@ -355,8 +355,9 @@ class _Listener:
     def wants(self, frame: Send | SendReply) -> bool:
         return True
 
-    def sent(self, frames: Sequence[Send | SendReply]) -> None:
-        pass
+    def sent(self, frames: Iterable[Send | SendReply]) -> None:
+        for _ in frames:
+            pass
 
     def lost(self, link: int, reason: str) -> None:
         self.losses.append(reason)

@@ -59,6 +59,8 @@ class Socket:
     is_ended: bool = False
     """Whether the close frame is written."""
     live_at: float | None = None
+    is_open: bool = False
+    """Whether the gateway has shown that it answers."""
     is_retired: bool = False
     refuses: str = ""
     """Since when the worker knows that an acknowledgement over it is void."""
@@ -227,6 +229,7 @@ class Shell:
         data = wire.WorkerRequestExtendLeaseData.FromString(message.payload)
         delivery = self.app.of_lease[data.lease_id]
         assert socket is self.live, "an extension over a link that is retired"
+        assert socket.is_open, "an extension that may have no answer"
         runs = delivery in self.app.running or delivery in self.app.results
         assert runs, "an extension of what does not run"
         assert self.app.newest[delivery.request_id] == delivery, (
@@ -331,6 +334,8 @@ class Shell:
         """What is read at once is all told to the core before anything is written."""
         for data in messages:
             message = wire.ConnectMessage.FromString(data)
+            if message.kind in (wire.GATEWAY_HEARTBEAT, wire.GATEWAY_EXECUTOR_REQUEST):
+                socket.is_open = True
             if message.kind == wire.GATEWAY_CLOSING:
                 socket.is_retired, socket.refuses = True, "it retires"
             elif message.kind == wire.WORKER_REQUEST_EXTEND_LEASE_ACK:
@@ -448,7 +453,8 @@ class Shell:
         for delivery in self.app.held:
             last = self.app.extended_at[delivery]
             awaited = any(delivery in s.unanswered for s in self.sockets.values())
-            if live is None or awaited or not self.core.leases.is_extended(delivery):
+            is_open = live is not None and live.is_open
+            if not is_open or awaited or not self.core.leases.is_extended(delivery):
                 self.app.extended_at[delivery] = self.now
             else:
                 assert self.now - last <= 2 * EXTEND_INTERVAL + EXACT, "not extended"

@@ -250,6 +250,7 @@ class Simulation:
         self.write(link)
         self.ready(link, **intervals)
         self.write(link)
+        self.receive(link, wire.GATEWAY_HEARTBEAT)
         return link
 
     def write(self, link: int) -> None:

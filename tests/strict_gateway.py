@@ -23,6 +23,12 @@ __all__ = ["Dispatch", "Peer", "StrictGateway", "Written"]
 LEASE_DURATION = 20.0
 MAX_FORWARDS = 3
 DATA_HANDLERS = 5
+ONCE_READY = (
+    wire.GATEWAY_HEARTBEAT,
+    wire.WORKER_REPLY_ACK,
+    wire.WORKER_REQUEST_EXTEND_LEASE_ACK,
+)
+"""What is not written before WORKER_READY, or WORKER_PAUSE, is handled."""
 CONTROL = (wire.WORKER_HEARTBEAT, wire.WORKER_READY, wire.WORKER_PAUSE)
 EXACT = 1e-6
 """Seconds: sums of floats are not."""
@@ -214,7 +220,8 @@ class StrictGateway:
         payload: bytes = b"",
         granted: Lease | None = None,
     ) -> None:
-        if peer.is_cut or peer.phase == "closed":
+        is_early = peer.phase == "connected" and kind in ONCE_READY
+        if peer.is_cut or peer.phase == "closed" or is_early:
             self._lose(granted)
         else:
             peer.outbox.append((frame(kind, payload), granted))

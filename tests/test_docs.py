@@ -483,7 +483,6 @@ def test_what_the_gateway_does_as_the_server_is_tested() -> None:
         "test_a_heartbeat_tells_the_router_that_the_gateway_drains",
         "test_a_late_reply_answers_the_next_attempt_under_the_same_id",
         "test_a_worker_that_does_not_introduce_itself_is_refused",
-        "test_nothing_is_answered_before_the_worker_is_ready",
     }
 
 

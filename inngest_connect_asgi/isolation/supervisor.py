@@ -107,7 +107,7 @@ class Supervisor:
         self._host.crash(error)
 
     def hurry(self) -> None:
-        """Respawn without delay from now on, and no more than once."""
+        """Respawn without delay from now on: there is little time."""
         self._hurry.set()
 
     def _run(self) -> None:
@@ -120,9 +120,8 @@ class Supervisor:
                 return
             finally:
                 self._tell_again()
-            last = self._hurry.is_set()
             delay = self._backoff.fail()
-            if last or self._backoff.failures >= MAX_CRASHES:
+            if self._backoff.failures >= MAX_CRASHES:
                 self._log_crash(logging.CRITICAL, "it will not be started again", text)
                 self._error = text
                 return

@@ -90,6 +90,11 @@ class Link:
     """When to send it."""
     status_interval: float = 0.0
     next_status: float | None = None
+    is_open: bool = False
+    """The gateway has handled WORKER_READY, or WORKER_PAUSE. Before, it answers no
+    extension, though it extends the lease (pkg/connect/gateway_phase.go, canWrite):
+    the new id would never be known. A request shows it, or the answer to the first
+    heartbeat, which is handled behind them."""
     heartbeat_sent_at: float | None = None
     heartbeat_answered_at: float | None = None
     round_trip: float | None = None
@@ -154,6 +159,7 @@ class Link:
         self.unanswered = 0
         self.awaiting_since = None
         self.heartbeat_answered_at = now
+        self.is_open = True
 
     def extension_sent(self, lease: Lease) -> None:
         """A lease was extended over this link, under its present id."""

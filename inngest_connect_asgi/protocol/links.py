@@ -66,6 +66,11 @@ class Links:
             return self.live
         return next((link for link in self._all.values() if link.usable), None)
 
+    @property
+    def extends(self) -> Link | None:
+        """Over which leases are extended: the live link, once it is sure to answer."""
+        return self.live if self.live is not None and self.live.is_open else None
+
     def begin(self, now: float) -> Link:
         """The link of a new attempt."""
         self._last_id += 1

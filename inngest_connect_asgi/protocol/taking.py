@@ -68,6 +68,7 @@ class Taking:
             # The gateway takes back what it sent before it saw WORKER_PAUSE, or said
             # that it is closing.
             return
+        link.is_open = True
         if self._deliveries.was_superseded(delivery):
             return
         if not self._is_known(delivery):

@@ -7,7 +7,7 @@ import logging
 import re
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol
@@ -76,7 +76,7 @@ class Listener(Protocol):
     def opened(self, link: int) -> None: ...
     def received(self, link: int, messages: Sequence[bytes | str]) -> None: ...
     def wants(self, frame: Send | SendReply) -> bool: ...
-    def sent(self, frames: Sequence[Send | SendReply]) -> None: ...
+    def sent(self, frames: Iterable[Send | SendReply]) -> None: ...
     def lost(self, link: int, reason: str) -> None: ...
 
 
@@ -123,18 +123,19 @@ class GatewaySocket:
         """Close with code 1000, once all is sent."""
         self._close_reason = reason
 
-    def write(self) -> list[Send | SendReply]:
+    def write(self) -> Iterator[Send | SendReply]:
         """Write what the connection takes.
 
-        Returns:
-            The frames that are on the wire now and bear a delivery.
+        Yields:
+            The frames that are on the wire now and bear a delivery, before any more is
+            written, which may fail.
         """
         connection = self._connection
         if connection is None or connection.is_gone:
-            return []
-        written: list[Send | SendReply] = []
+            return
         while (self._frames or self._bulk) and not self._paused:
-            size, batch = 0, []
+            size = 0
+            batch: list[Send | SendReply] = []
             while size < BATCH_SIZE and (self._frames or self._bulk):
                 frame = (self._frames or self._bulk).popleft()
                 if not self._listener.wants(frame):
@@ -149,11 +150,10 @@ class GatewaySocket:
             connection.transport.write(b"".join(connection.protocol.data_to_send()))
             if connection.is_gone:
                 # It has found out as it wrote: nothing of this is on the wire.
-                return written
-            written += batch
+                return
+            yield from batch
         if self._close_reason is not None and not (self._frames or self._bulk):
             self._ending.set()
-        return written
 
     def abort(self) -> asyncio.Future[None]:
         """Drop the connection without a word, and without telling the listener."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -152,12 +152,17 @@ class Runtime:
         self._end_turn()
 
     def wants(self, frame: Send | SendReply) -> bool:
-        return self._core.wants(frame)
+        # After a crash nobody would keep what is promised now.
+        return not self._is_over and self._core.wants(frame)
 
-    def sent(self, frames: Sequence[Send | SendReply]) -> None:
-        for frame in frames:
-            self._step(self._core.sent, frame)
+    def sent(self, frames: Iterable[Send | SendReply]) -> None:
+        self._report(frames)
         self._end_turn()
+
+    def _report(self, frames: Iterable[Send | SendReply]) -> None:
+        """Tell the core what is on the wire: that is so even after a crash."""
+        for frame in frames:
+            self._step(self._core.sent, frame, in_any_case=True)
 
     def lost(self, link: int, reason: str) -> None:
         self._sockets.pop(link, None)
@@ -166,10 +171,20 @@ class Runtime:
 
     # Core and shell.
 
-    def _step(self, event: Callable[..., list[Action]], *args: Any, **kw: Any) -> None:
+    @property
+    def _is_over(self) -> bool:
+        return self._ended is None or self._ended.done()
+
+    def _step(
+        self,
+        event: Callable[..., list[Action]],
+        *args: Any,
+        in_any_case: bool = False,
+        **kw: Any,
+    ) -> None:
         """Report an event to the core, and do what it says."""
         ended = self._ended
-        if ended is None or ended.done():
+        if ended is None or (ended.done() and not in_any_case):
             return
         now = self._loop.time()
         self._core.telling.epoch = time.time() - now
@@ -192,9 +207,8 @@ class Runtime:
                         self._send(ack)
             while self._unwritten:
                 _, socket = self._unwritten.popitem()
-                for frame in socket.write():
-                    self._step(self._core.sent, frame)
-            if self._ended is not None and not self._ended.done():
+                self._report(socket.write())
+            if not self._is_over:
                 self._timer.set(self._core.next_tick())
             self._flush()
         except BaseException as error:

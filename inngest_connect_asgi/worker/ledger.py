@@ -81,6 +81,14 @@ class Ledger:
         # A plain tuple, which the garbage collector soon leaves alone.
         self._settled.append(tuple(delivery))
 
+    def left(self) -> list[Lease]:
+        """The requests of which the server has no answer, as far as is known."""
+        runs = [each.lease for each in list(self._running.values())]
+        ended = [each.lease for each in list(self._undelivered.values())]
+        offered = [each.lease for each in list(self._offered.values())]
+        leases = {lease.delivery: lease for lease in (*runs, *ended, *offered)}
+        return list(leases.values())
+
     def taken_over(self) -> TakenOver:
         return {
             "requests": tuple(run.lease for run in list(self._running.values())),

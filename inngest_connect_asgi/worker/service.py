@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import Any
 
 from .. import logs
@@ -63,7 +64,8 @@ class Worker:
         self._health = health
         self._ledger = Ledger()
         self._attempts = Attempts(settings.outcome_buffer_size)
-        self._drain: Drain | None = None
+        self._stops_at: float | None = None
+        """When to give up what still runs, by ``time.monotonic()``."""
         self._stopped = asyncio.Event()
         self._ready = asyncio.Event()
         """Or stopped: nobody is to wait for what can not come any more."""
@@ -151,15 +153,16 @@ class Worker:
         Takes no longer than ``shutdown_timeout``, and 2 seconds to disconnect, or 5
         where the runtime itself hangs.
         """
-        self._drain = Drain(self._settings.shutdown_timeout)
+        timeout = self._settings.shutdown_timeout
+        self._stops_at = time.monotonic() + timeout
         self._supervisor.hurry()
-        self._supervisor.send(self._drain)
+        self._supervisor.send(Drain(timeout))
         try:
-            patience = self._drain.timeout + STOP_GRACE
-            await asyncio.wait_for(self._stopped.wait(), patience)
+            await asyncio.wait_for(self._stopped.wait(), timeout + STOP_GRACE)
         except asyncio.TimeoutError:
             text = "The Connect runtime did not stop in time; going on without"
             logs.emit_aside(logging.ERROR, text)
+            self._name_what_is_left()
         finally:
             await self._clean_up()
 
@@ -169,14 +172,22 @@ class Worker:
             observer.close()
         await self._records.close()
 
+    def _name_what_is_left(self) -> None:
+        """There is no runtime any more, nor will there be one."""
+        for lease in self._ledger.left():
+            self._records.left(lease)
+
     # In the runtime's thread.
 
     def _make_start(self) -> Start:
+        drain = None
+        if self._stops_at is not None:
+            drain = Drain(max(0.0, self._stops_at - time.monotonic()))
         return Start(
             self._configuration,
             **self._ledger.taken_over(),
             state=self._health.state,
-            drain=self._drain,
+            drain=drain,
             log_level=level(),
         )
 
@@ -211,13 +222,14 @@ class Worker:
         else:
             if isinstance(message, Stopped) and message.error is not None:
                 self._health.crash(message.error)
+                self._name_what_is_left()
             self._post(message)
 
     def _post(self, message: FromRuntime) -> None:
         if not self._mailbox.post(message):
             # The server died without a shutdown: nothing can run any more.
-            self._drain = Drain(0.0)
-            self._supervisor.send(self._drain)
+            self._stops_at = time.monotonic()
+            self._supervisor.send(Drain(0.0))
 
     def _observe(self, message: object) -> None:
         for observer in self._observers:

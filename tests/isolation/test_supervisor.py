@@ -88,7 +88,7 @@ def run(
     host: FakeHost,
     *,
     hurry: bool = False,
-    delays: Delays | None = None,
+    delays: threading.Event | None = None,
     start: Callable[[], Start] = lambda: START,
     refuse: Callable[[FromRuntime], None] = lambda _: None,
 ) -> list[FromRuntime]:
@@ -321,10 +321,16 @@ def test_a_crash_ends_the_connection_in_the_report_too(
     assert (last.connection, last.last_error) == (connection, reason)
 
 
-def test_a_crash_during_shutdown_is_the_last() -> None:
-    host = FakeHost(crash, finish)
-    *_, stopped = run(host, hurry=True)
-    assert len(host.starts) == 1
+@pytest.mark.timeout(10)
+def test_a_crash_during_shutdown_costs_no_time() -> None:
+    host = FakeHost(*[crash] * (MAX_CRASHES - 1), finish)
+    *_, stopped = run(host, hurry=True, delays=threading.Event())
+    assert len(host.starts) == MAX_CRASHES
+    assert stopped == Stopped()
+
+
+def test_a_row_of_crashes_ends_a_shutdown_too() -> None:
+    *_, stopped = run(FakeHost(*[crash] * MAX_CRASHES), hurry=True)
     assert isinstance(stopped, Stopped)
     assert stopped.error is not None
 

@@ -19,7 +19,7 @@ from ..simulation import Simulation
 def test_two_unanswered_heartbeats_are_a_dead_link() -> None:
     sim = Simulation()
     link = sim.connect()
-    sim.advance(19.9)
+    sim.advance(29.9)
     assert link in sim.queued
     sim.advance(0.2)
     assert link not in sim.queued
@@ -62,7 +62,7 @@ def drained(sim: Simulation, link: int) -> None:
 
 
 def silent(sim: Simulation, link: int) -> None:
-    sim.advance(20.1)
+    sim.advance(30.1)
 
 
 def stalled(sim: Simulation, link: int) -> None:

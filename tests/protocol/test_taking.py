@@ -233,6 +233,32 @@ def test_no_lease_is_extended_over_a_link_that_is_retired() -> None:
     assert extensions(sim) == [(new, "lease-0")]
 
 
+@pytest.mark.parametrize("kind", ["heartbeat", "request"])
+def test_no_lease_is_extended_before_the_gateway_is_sure_to_answer(kind: str) -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    sim.advance(5)
+    sim.write(link)
+    sim.lose(link)
+    sim.advance(0)
+    sim.start_answer()
+    new = sim.open()
+    sim.receive(new, wire.GATEWAY_HELLO)
+    sim.ready(new, heartbeat="1h")
+    sim.advance(20)
+    sim.write(new)
+    assert len(extensions(sim)) == 1
+    if kind == "heartbeat":
+        sim.receive(new, wire.GATEWAY_HEARTBEAT)
+    else:
+        sim.request(new, "another")
+    sim.advance(0.001)
+    sim.write(new)
+    assert extensions(sim)[1:] == [(new, "lease-0")]
+
+
 def test_a_link_is_kept_until_it_has_said_what_became_of_a_lease() -> None:
     sim = Simulation()
     old = sim.connect(heartbeat="1h")

@@ -5,7 +5,7 @@ import contextlib
 import pathlib
 import ssl
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from http import HTTPStatus
 from socket import SHUT_WR
 
@@ -19,7 +19,11 @@ from inngest_connect_asgi.messages import Outcome, Result
 from inngest_connect_asgi.network.access import Network
 from inngest_connect_asgi.protocol.actions import Send, SendReply
 from inngest_connect_asgi.runtime import gateway_socket
-from inngest_connect_asgi.runtime.gateway_socket import SUBPROTOCOL, GatewaySocket
+from inngest_connect_asgi.runtime.gateway_socket import (
+    BATCH_SIZE,
+    SUBPROTOCOL,
+    GatewaySocket,
+)
 
 from ..harness import run, until
 from ..simulation import lease
@@ -46,8 +50,9 @@ class Listener:
     def wants(self, frame: Send | SendReply) -> bool:
         return self.wanted
 
-    def sent(self, frames: Sequence[Send | SendReply]) -> None:
-        self.written += frames
+    def sent(self, frames: Iterable[Send | SendReply]) -> None:
+        for frame in frames:
+            self.written.append(frame)
 
     def lost(self, link: int, reason: str) -> None:
         self.losses.append(reason)
@@ -139,11 +144,39 @@ def test_an_acknowledgement_that_nobody_wants_any_more_is_not_written() -> None:
             connection.transport.resume_reading()
             socket.send(Send(1, b"acknowledgement", lease("r").delivery))
             listener.wanted = False
-            assert not socket.write()
+            assert not list(socket.write())
             listener.wanted = True
             socket.send(Send(1, HEARTBEAT))
-            socket.write()
+            list(socket.write())
             assert await connection.recv() == HEARTBEAT
+            await asyncio.wait([socket.abort()])
+
+    run(main)
+
+
+def test_what_is_written_is_told_though_more_can_not_be_written() -> None:
+    """Or a request would not run whose acknowledgement has left."""
+
+    class Odd:
+        """A frame of which nobody knows why it has no bytes."""
+
+        acknowledges, delivery = False, None
+
+        @property
+        def data(self) -> bytes:
+            raise RuntimeError("boom")
+
+    async def main() -> None:
+        listener = Listener()
+        async with gateway() as (url, _):
+            socket = GatewaySocket(1, url, listener, Network())
+            await listener.open.wait()
+            large = Send(1, bytes(BATCH_SIZE), lease("r").delivery)
+            socket.send(large)
+            socket.send(Odd())  # type: ignore[arg-type]
+            with pytest.raises(RuntimeError, match="boom"):
+                listener.sent(socket.write())
+            assert listener.written == [large]
             await asyncio.wait([socket.abort()])
 
     run(main)
@@ -172,7 +205,7 @@ def test_nothing_is_taken_for_written_on_a_connection_that_broke(
             for number in range(10):
                 delivery = lease(f"r{number}").delivery
                 socket.send(Send(1, b"acknowledgement", delivery))
-                assert socket.write() == []
+                assert not list(socket.write())
             await asyncio.wait_for(listener.gone.wait(), 10)
 
     run(main)
@@ -275,10 +308,10 @@ def test_whatever_is_raised_a_socket_is_lost_and_says_so(
             elif callback == "pause_writing":
                 for number in range(5):
                     socket.send(reply(number))
-                socket.write()
+                list(socket.write())
             else:
                 socket.close("WORKER_SHUTDOWN")
-                socket.write()
+                list(socket.write())
             await asyncio.wait_for(listener.gone.wait(), 10)
             assert listener.losses == ["the connection broke: RuntimeError: boom"]
             connection.transport.abort()

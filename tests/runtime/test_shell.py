@@ -37,12 +37,13 @@ from inngest_connect_asgi.protocol.actions import (
     SendReply,
 )
 from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
 
-from ..harness import off_loop, run, until
+from ..harness import closings, off_loop, run, until
 from ..servers import free_port
-from ..simulation import DONE, configuration, lease
+from ..simulation import DONE, configuration, frame, lease
 
 M = TypeVar("M")
 
@@ -334,6 +335,65 @@ def test_a_crash_ends_it_from_its_loop(gateway: LocalGateway) -> None:
         with pytest.raises(RuntimeError, match="boom"):
             await task
         await off_loop(gateway.wait_until, lambda: not gateway.ready_connections)
+
+    run(main)
+
+
+def request_frame(request_id: str) -> bytes:
+    data = wire.GatewayExecutorRequestData(
+        request_id=request_id, lease_id="l", app_name="app", function_slug="app-f"
+    )
+    return frame(wire.GATEWAY_EXECUTOR_REQUEST, data.SerializeToString())
+
+
+async def crash_in_a_turn(gateway: LocalGateway, app: App) -> None:
+    """Two requests are read at once, and something comes of that."""
+    start = Start(configuration(api_origin=gateway.origin))
+    task = asyncio.ensure_future(app.runtime.run(start))
+    await off_loop(gateway.wait_for_worker)
+    app.runtime.received(1, [request_frame("one"), request_frame("two")])
+    with pytest.raises(RuntimeError, match="boom"):
+        await task
+    await off_loop(closings, gateway)
+
+
+def test_nothing_is_acknowledged_once_it_has_crashed(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would run it, until its lease is over."""
+    taken = Core.received
+
+    def received(core: Core, link: int, data: bytes, now: float) -> Any:
+        return fail() if b"two" in data else taken(core, link, data, now)
+
+    async def main() -> None:
+        app = App()
+        monkeypatch.setattr(Core, "received", received)
+        await crash_in_a_turn(gateway, app)
+        assert len(app.all(Request)) == 1
+        assert not gateway.received("WORKER_REQUEST_ACK")
+
+    run(main)
+
+
+def test_what_was_acknowledged_is_told_though_it_has_crashed(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = Core.sent
+
+    def sent(core: Core, written: Send, now: float) -> Any:
+        assert written.delivery is not None
+        if written.delivery.request_id == "one":
+            fail()
+        return reported(core, written, now)
+
+    async def main() -> None:
+        app = App()
+        monkeypatch.setattr(Core, "sent", sent)
+        await crash_in_a_turn(gateway, app)
+        acks = [seen.id for seen in gateway.received("WORKER_REQUEST_ACK")]
+        assert acks == ["one", "two"]
+        assert [each.delivery.request_id for each in app.all(Accepted)] == ["two"]
 
     run(main)
 

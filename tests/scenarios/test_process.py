@@ -557,16 +557,7 @@ def test_a_new_child_runs_nothing_that_is_over(gateway: LocalGateway) -> None:
 def test_a_thread_that_crashes_is_replaced_and_loses_nothing(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crash = threading.Event()
-    original = Core.tick
-
-    def tick(self: Core, now: float) -> Any:
-        if crash.is_set():
-            crash.clear()
-            raise RuntimeError("a bug")
-        return original(self, now)
-
-    monkeypatch.setattr(Core, "tick", tick)
+    crash = crash_once(monkeypatch)
 
     async def main() -> None:
         leave = asyncio.Event()
@@ -587,6 +578,81 @@ def test_a_thread_that_crashes_is_replaced_and_loses_nothing(
             for delivery in deliveries:
                 assert (await off_loop(delivery.wait_for_reply, 15)).status == wire.DONE
         assert set(gateway.executions.values()) == {1}
+
+    run(main)
+
+
+def crash_once(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """An event that ends a runtime in a thread of the tests' own process when set."""
+    crash = threading.Event()
+    original = Core.tick
+
+    def tick(self: Core, now: float) -> Any:
+        if crash.is_set():
+            crash.clear()
+            raise RuntimeError("a bug")
+        return original(self, now)
+
+    monkeypatch.setattr(Core, "tick", tick)
+    return crash
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_one_that_dies_during_shutdown_is_replaced_and_loses_nothing(
+    isolation: str, gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = crash_once(monkeypatch)
+
+    async def main() -> None:
+        leave = asyncio.Event()
+
+        async def hold(ctx: inngest.Context) -> str:
+            await leave.wait()
+            return "done"
+
+        async def die() -> None:
+            paused = gateway.received
+            await off_loop(gateway.wait_until, lambda: paused("WORKER_PAUSE"))
+            if isolation == "process":
+                os.kill(the_child(), signal.SIGKILL)
+            else:
+                crash.set()
+            # The next one takes no requests either.
+            await off_loop(gateway.wait_until, lambda: len(paused("WORKER_PAUSE")) == 2)
+            leave.set()
+
+        async with worker(gateway, hold, isolation=isolation, shutdown_timeout=20.0):
+            delivery = gateway.request("app-hold")
+            await off_loop(delivery.wait_for_ack)
+            dying = asyncio.ensure_future(die())
+        await dying
+        assert delivery.reply is not None
+        assert delivery.reply.status == wire.DONE
+        assert closings(gateway)[-1].reason == "WORKER_SHUTDOWN"
+
+    run(main)
+
+
+def test_what_it_leaves_when_it_is_not_replaced_is_named(
+    gateway: LocalGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    crash = crash_once(monkeypatch)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.supervisor.MAX_CRASHES", 1)
+
+    async def main() -> None:
+        async def hold(ctx: inngest.Context) -> None:
+            await asyncio.Event().wait()
+
+        async with worker(gateway, hold):
+            delivery = gateway.request("app-hold")
+            await off_loop(delivery.wait_for_ack)
+            crash.set()
+            await until(lambda: "No runtime is left" in caplog.text)
+        (named,) = [r for r in caplog.records if "No runtime is left" in r.message]
+        assert vars(named)["request_id"] == delivery.request_id
+        assert delivery.request.run_id in named.message
 
     run(main)
 

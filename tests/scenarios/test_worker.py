@@ -797,6 +797,41 @@ def test_a_lost_connection_is_replaced_and_leases_move_over(
     run(main)
 
 
+def test_a_lease_outlives_a_gateway_that_is_slow_to_take_the_worker() -> None:
+    gate, hold = gated()
+
+    async def main() -> None:
+        with LocalGateway(
+            heartbeat_interval="1s", extend_lease_interval="200ms"
+        ) as gateway:
+            async with worker(gateway, hold):
+                delivery = gateway.request("app-hold")
+                await off_loop(delivery.wait_for_ack)
+                # It grants extensions, and answers none before it has come to it.
+                gateway.faults.hold = {"WORKER_READY"}
+                await off_loop(gateway.drop)
+
+                def beats() -> bool:
+                    beats = gateway.received("WORKER_HEARTBEAT")
+                    new = [s for s in beats if s.connection is not delivery.acked_by[0]]
+                    return len(new) >= 2
+
+                await off_loop(gateway.wait_until, beats)
+                gateway.faults.hold = set()
+                new = gateway.connections[-1]
+                before = delivery.extensions
+                await off_loop(
+                    gateway.wait_until,
+                    lambda: delivery.connection is new and delivery.extensions > before,
+                )
+                gate.opened.set()
+                await off_loop(delivery.wait_for_reply)
+                assert delivery.nacks == 0
+                assert gate.calls == 1
+
+    run(main)
+
+
 def test_a_reply_without_a_connection_is_flushed(gateway: LocalGateway) -> None:
     gate, hold = gated()
 
