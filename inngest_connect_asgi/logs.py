@@ -24,6 +24,7 @@ __all__ = [
     "emit_aside",
     "handle",
     "is_enabled",
+    "level",
     "record",
 ]
 
@@ -68,6 +69,18 @@ def is_enabled(name: str, level: int) -> bool:
         return logging.getLogger(name).isEnabledFor(level)
     except Exception:
         return True
+
+
+def level(name: str) -> int:
+    """From which level on a logger wants records. Where that can't be told: warnings.
+
+    ``logger.level = "WARNING"`` is easily written, and logging itself fails of it.
+    """
+    try:
+        found = logging.getLogger(name).getEffectiveLevel()
+    except Exception:
+        return logging.WARNING
+    return found if isinstance(found, int) else logging.WARNING
 
 
 def record(

@@ -163,6 +163,28 @@ def test_whoever_logs_does_not_suffer_for_it(
         assert "Logging error" in capsys.readouterr().err
 
 
+class Unsure(logging.Logger):
+    def getEffectiveLevel(self) -> int:
+        raise LookupError("no level")
+
+
+@pytest.mark.parametrize("level", ["DEBUG", 20.5, None])
+def test_a_level_that_is_none_is_that_of_warnings(level: Any) -> None:
+    logger = logging.getLogger("inngest_connect_asgi.of-a-test")
+    logger.setLevel(logging.DEBUG)
+    assert logs.level(logger.name) == logging.DEBUG
+    if level is None:
+        logger.__class__ = Unsure
+    else:
+        # It is setLevel that takes a name.
+        logger.level = level
+    try:
+        assert logs.level(logger.name) == logging.WARNING
+    finally:
+        logger.__class__ = logging.Logger
+        logger.setLevel(logging.NOTSET)
+
+
 def test_a_record_has_the_time_at_which_it_was_made() -> None:
     record = logs.record(logging.INFO, "told", at=1_000_000.25)
     assert (record.created, round(record.msecs)) == (1_000_000.25, 250)

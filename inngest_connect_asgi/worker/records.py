@@ -24,7 +24,7 @@ TIMEOUT = 1.0
 
 def level() -> int:
     """The lowest level that anybody wants of what is logged in the runtime."""
-    return min(logging.getLogger(name).getEffectiveLevel() for name in LOGGERS)
+    return min(map(logs.level, LOGGERS))
 
 
 class Records:

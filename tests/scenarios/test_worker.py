@@ -1072,6 +1072,20 @@ def test_shutdown_ends_where_a_handler_of_the_log_hangs(gateway: LocalGateway) -
         testing.propagate = True
 
 
+def test_a_level_that_is_none_does_not_keep_it_from_connecting(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Somebody should have written setLevel.
+    monkeypatch.setattr(logging.getLogger("websockets"), "level", "WARNING")
+
+    async def main() -> None:
+        async with worker(gateway, noop):
+            done = await off_loop(gateway.run, "test")
+        assert done.status == "completed"
+
+    run(main)
+
+
 def test_shutdown_without_a_connection(gateway: LocalGateway) -> None:
     gateway.faults.start = "hang"
 
