@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..configuration import Configuration, Probe
+from ..configuration import Configuration
 from ..messages import Drain, FromApp, FromRuntime, Log, Pong, Result, Start
 from ..network.access import Network
 from ..protocol.actions import (
@@ -37,6 +37,7 @@ PUNCTUAL = 0.001
 """Seconds by which a timer may be late without a word."""
 
 Defer = Callable[[Callable[[], None]], bool]
+Event = Callable[..., list[Action]]
 
 
 class Runtime:
@@ -87,8 +88,7 @@ class Runtime:
         self._ended = self._loop.create_future()
         async with Api(configuration, self._network, self.crash) as self._api:
             try:
-                if configuration.probe is not None:
-                    self._start_probe(configuration, configuration.probe)
+                self._probe = _start_probe(configuration, self._tell)
                 self._step(
                     self._core.start,
                     requests=start.requests,
@@ -162,7 +162,7 @@ class Runtime:
     def _report(self, frames: Iterable[Send | SendReply]) -> None:
         """Tell the core what is on the wire: that is so even after a crash."""
         for frame in frames:
-            self._step(self._core.sent, frame, in_any_case=True)
+            self._step(self._core.sent, frame, even_so=True)
 
     def lost(self, link: int, reason: str) -> None:
         self._sockets.pop(link, None)
@@ -175,16 +175,10 @@ class Runtime:
     def _is_over(self) -> bool:
         return self._ended is None or self._ended.done()
 
-    def _step(
-        self,
-        event: Callable[..., list[Action]],
-        *args: Any,
-        in_any_case: bool = False,
-        **kw: Any,
-    ) -> None:
+    def _step(self, event: Event, *args: Any, even_so: bool = False, **kw: Any) -> None:
         """Report an event to the core, and do what it says."""
         ended = self._ended
-        if ended is None or (ended.done() and not in_any_case):
+        if ended is None or (ended.done() and not even_so):
             return
         now = self._loop.time()
         self._core.telling.epoch = time.time() - now
@@ -271,15 +265,6 @@ class Runtime:
         if self._probe is not None:
             await self._probe.stop()
 
-    def _start_probe(self, configuration: Configuration, probe: Probe) -> None:
-        # Not at the top: few want it, and it would triple what a child imports.
-        from ..health.probe import start_probe
-
-        def log(level: int, message: str) -> None:
-            self._tell(Log(level, message))
-
-        self._probe = start_probe(configuration, probe, log)
-
     # HTTP.
 
     def _call_start(self, call: StartLink) -> None:
@@ -303,3 +288,17 @@ class Runtime:
             self._end_turn()
 
         self._api.flush(call, ended)
+
+
+def _start_probe(
+    configuration: Configuration, tell: Callable[[FromRuntime], None]
+) -> ProbeServer | None:
+    if configuration.probe is None:
+        return None
+    # Not at the top: few want it, and it would triple what a child imports.
+    from ..health.probe import start_probe
+
+    def log(level: int, message: str) -> None:
+        tell(Log(level, message))
+
+    return start_probe(configuration, configuration.probe, log)
