@@ -21,6 +21,9 @@ doctor       Check what this machine's environment makes of Inngest, step by
 def main(arguments: list[str]) -> int:
     # No argparse, and imports where they are needed: healthcheck runs every few
     # seconds, and must not cost more than it finds out.
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        sys.stdout.write(USAGE)
+        return 0
     if arguments[:1] == ["healthcheck"] and len(arguments) <= 2:
         from .commands import healthcheck
 
@@ -29,9 +32,8 @@ def main(arguments: list[str]) -> int:
         from .commands import doctor
 
         return doctor.check(*arguments[1:])
-    wanted = arguments in (["-h"], ["--help"])
-    (sys.stdout if wanted else sys.stderr).write(USAGE)
-    return 0 if wanted else 2
+    sys.stderr.write(USAGE)
+    return 2
 
 
 if __name__ == "__main__":

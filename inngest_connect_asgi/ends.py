@@ -30,7 +30,14 @@ def spawn(
         ended: Is called on the loop, with :class:`asyncio.CancelledError` where the
             task was cancelled.
     """
-    task = asyncio.get_running_loop().create_task(_contained(coroutine), name=name)
+    contained = _contained(coroutine)
+    try:
+        task = asyncio.get_running_loop().create_task(contained, name=name)
+    except BaseException:
+        # The app's task factory may raise. What has not begun is let go in peace.
+        contained.close()
+        coroutine.close()
+        raise
     task.add_done_callback(partial(_tell, coroutine, ended))
     return task  # type: ignore[return-value]
 

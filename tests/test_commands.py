@@ -184,6 +184,9 @@ def test_healthcheck_imports_nothing_slow() -> None:
 
 def test_usage() -> None:
     assert command("--help").returncode == 0
+    for name in ("healthcheck", "doctor"):
+        result = command(name, "--help")
+        assert (result.returncode, result.stdout[:6]) == (0, "usage:")
     assert command().returncode == 2
     assert command("healthcheck", "one", "two").returncode == 2
     assert "doctor" in command("nonsense").stderr

@@ -337,6 +337,15 @@ def test_links_lead_somewhere(page: pathlib.Path) -> None:
             assert anchor in anchors(path), target + anchor
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_files_that_are_named_are_there(page: pathlib.Path) -> None:
+    # Those of docs/ are linked.
+    for folder in ("tests", "scripts", "benchmarks", "examples"):
+        named = rf"`({folder}/[\w./-]+?)(?: [^`]*)?`"
+        for path in re.findall(named, page.read_text()):
+            assert (ROOT / path).exists(), path
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", DOCS / "options.md"], ids=name_of)
 def test_every_option_is_documented(page: pathlib.Path) -> None:
     text = page.read_text()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,27 @@ def test_a_task_that_is_cancelled_tells_so(begun: bool) -> None:
         return await told
 
     assert isinstance(asyncio.run(main()), asyncio.CancelledError)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_task_that_is_not_made_leaves_nothing_behind() -> None:
+    told: list[BaseException | None] = []
+
+    def factory(*args: Any, **kwargs: Any) -> Any:
+        raise MemoryError
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(factory)
+        work = asyncio.sleep(0)
+        with pytest.raises(MemoryError):
+            ends.spawn(work, told.append)
+        loop.set_task_factory(None)
+        # It is closed: there is no warning of one that nobody awaited.
+        assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
+
+    asyncio.run(main())
+    assert told == []
 
 
 def test_a_keyboard_interrupt_is_told_and_ends_the_loop() -> None:
