@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 __all__ = ["Mailbox"]
@@ -44,6 +45,9 @@ class Mailbox(Generic[T]):
                 if isinstance(error, RuntimeError) and self._loop.is_closed():
                     self._messages.clear()
                     return False
+                # Whoever is told that it failed may post it again.
+                with suppress(ValueError):
+                    self._messages.remove(message)
                 raise
         return True
 

@@ -34,7 +34,8 @@ REFLUSH_CONCURRENCY = 2
 SEND_WINDOW = 16 * 1024 * 1024
 """Bytes of replies that may wait to be written; the app keeps the others."""
 
-# The flush API can never accept such a reply; anything else may pass.
+# The flush API can never accept such a reply, or something in front of it does not:
+# a connection may carry it all the same. Anything else may pass.
 _UNDELIVERABLE = (400, 413)
 
 
@@ -181,23 +182,40 @@ class Delivering:
             self._flush_at = now
             self.replies.flushed += 1
             self._settle(delivery, now)
-        elif status in _UNDELIVERABLE:
+            return
+        link = self._untried(reply)
+        if status in _UNDELIVERABLE and link is None and self._links.answering:
             self.replies.given_up += 1
             self._settle(delivery, now)
             self._log_given_up(reply, error, now)
+            return
+        first = reply.failures == 0
+        delay = self._backoff.delay(reply.failures + 1)
+        if status == 401 and self._keys.switch(key) and first:
+            delay, link = 0.0, None
         else:
-            first = reply.failures == 0
-            delay = self._backoff.delay(reply.failures + 1)
-            if status == 401 and self._keys.switch(key) and first:
-                delay = 0.0
-            else:
-                text = "Could not flush a reply; it is kept and tried again"
-                self._telling.error(text, error, now)
-            # One that fails again and again says nothing of the others.
-            if _is_failing(status) and delivery != self._flush_failed:
-                self._flush_failed = delivery
-                self._flush_at = now + self._backoff.fail()
+            text = "Could not flush a reply; it is kept and tried again"
+            self._telling.error(text, error, now)
+        # One that fails again and again says nothing of the others.
+        if _is_failing(status) and delivery != self._flush_failed:
+            self._flush_failed = delivery
+            self._flush_at = now + self._backoff.fail()
+        if link is None:
             self.replies.flush_failed(delivery, now + delay)
+        else:
+            self.replies.flush_failed(delivery, now + delay, link.id)
+            self.replies.postpone(reply)
+            self._ask_for_postponed(link)
+
+    def _untried(self, reply: Reply) -> Link | None:
+        """A connection that may carry a reply which the API does not take.
+
+        Something between may refuse what is large, or all that is no WebSocket.
+        """
+        link = self._links.answering
+        if link is None or link.id == reply.tried:
+            return None
+        return link if self.replies.is_flushing(reply.delivery) else None
 
     # What becomes of them.
 

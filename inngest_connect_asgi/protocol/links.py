@@ -67,8 +67,8 @@ class Links:
         return next((link for link in self._all.values() if link.usable), None)
 
     @property
-    def extends(self) -> Link | None:
-        """Over which leases are extended: the live link, once it is sure to answer."""
+    def answering(self) -> Link | None:
+        """The live link, once it is sure to answer."""
         return self.live if self.live is not None and self.live.is_open else None
 
     def begin(self, now: float) -> Link:

@@ -110,8 +110,8 @@ class Parts:
         retry_at = self.losing.retry_at
         if retry_at is not None and retry_at <= now:
             self.connecting.connect(now)
-        if self.links.extends is not None:
-            self.taking.extend(self.links.extends, now)
+        if self.links.answering is not None:
+            self.taking.extend(self.links.answering, now)
         if self.replies.expire(now):
             self.telling.touch(now)
 
@@ -123,7 +123,7 @@ class Parts:
         times += [self.losing.retry_at, self.ending.at, self.telling.state_at]
         times += [self.replies.next_ack_by, self.delivering.next_flush]
         times.append(self.stalling.next_tick(stopping=self.stopping))
-        if self.links.extends is not None:
+        if self.links.answering is not None:
             times.append(self.leases.next_due)
         return min((time for time in times if time is not None), default=None)
 

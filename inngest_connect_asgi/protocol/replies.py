@@ -20,6 +20,8 @@ class Reply:
     size: int
     link: int | None = None
     """The connection it is being sent on, or was sent on without an ack yet."""
+    tried: int | None = None
+    """The last connection that it was given to, or was to be given to."""
     ack_by: float | None = None
     """When to stop waiting for the ack; ``None`` until it is on the wire."""
     failures: int = 0
@@ -36,8 +38,9 @@ class Replies:
     """Undelivered replies by delivery.
 
     A reply goes over a connection once. Where there is none, or no ack comes,
-    it waits here for the flush API until the server has it, or until
-    ``capacity`` bytes are exceeded and the oldest waiting reply is given up.
+    it waits here for the flush API, or for another connection where that fails, until
+    the server has it, or until ``capacity`` bytes are exceeded and the oldest waiting
+    reply is given up.
 
     Those that were never flushed go first. One that the API refused waits for its
     own time, and is nobody else's hindrance.
@@ -102,7 +105,7 @@ class Replies:
         if link is None:
             self._wait(reply)
         else:
-            self._by_link[link][delivery] = reply
+            self._join_link(reply, link)
         return reply
 
     def settle(self, delivery: Delivery) -> Reply | None:
@@ -120,6 +123,10 @@ class Replies:
         return reply
 
     # Over a connection.
+
+    def _join_link(self, reply: Reply, link: int) -> None:
+        reply.link = reply.tried = link
+        self._by_link[link][reply.delivery] = reply
 
     def postpone(self, reply: Reply) -> None:
         """Its connection has no room for it yet."""
@@ -234,15 +241,24 @@ class Replies:
         self._flushing.add(delivery)
         return self.waiting.pop(delivery)
 
-    def flush_failed(self, delivery: Delivery, flush_at: float) -> None:
-        """Put a reply back into the flush queue, for later."""
+    def flush_failed(
+        self, delivery: Delivery, flush_at: float, link: int | None = None
+    ) -> None:
+        """Put a reply back into the flush queue, for later.
+
+        Args:
+            link: The connection that is to carry it first.
+        """
         if delivery in self._flushing:
             self._flushing.discard(delivery)
             self._reflushing.discard(delivery)
             reply = self._replies[delivery]
             reply.failures += 1
             reply.flush_at = flush_at
-            self._wait(reply)
+            if link is None:
+                self._wait(reply)
+            else:
+                self._join_link(reply, link)
 
     def is_flushing(self, delivery: Delivery) -> bool:
         return delivery in self._flushing

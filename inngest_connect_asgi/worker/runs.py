@@ -105,18 +105,18 @@ class Runs:
         for _ in range(RUNS_PER_TURN):
             if not self._waiting or (limit is not None and len(self._tasks) >= limit):
                 return
-            request = self._waiting.popleft()
+            request, attempt = self._waiting.popleft(), None
             try:
-                self._start(request)
+                attempt = self._attempts.join(request)
+                self._start(request, attempt)
             except BaseException as error:
-                self.fail(request, None, error)
+                self.fail(request, attempt, error)
         if self._waiting:
             self._starting = True
             self._loop.call_soon(self._turn)
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: Request, attempt: Attempt) -> None:
         """Start a run, unless the same attempt runs here, or has."""
-        attempt = self._attempts.join(request)
         if attempt.outcome is not None:
             self._answer(request, attempt, attempt.outcome, True)
             return

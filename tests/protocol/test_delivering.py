@@ -112,9 +112,60 @@ def test_a_reply_that_the_server_will_never_take_is_given_up_loudly(
     sim = Simulation()
     sim.result("r")
     sim.flush_answer("r", status)
+    # It was not on any connection yet.
+    assert not sim.delivered
+    link = sim.connect(heartbeat="1h")
+    sim.advance(1)
+    sim.flush_answer("r", status)
+    sim.write(link)
+    assert len(sim.sent(wire.WORKER_REPLY)) == 1
+    assert not sim.delivered
+    sim.advance(5)
+    sim.flush_answer("r", status)
     assert sim.delivered == ["r"]
     assert sim.core.replies.given_up == 1
-    assert any(f"answered {status}" in text for text in sim.logs)
+    assert any("Gave up" in x and f"answered {status}" in x for x in sim.logs)
+
+
+@pytest.mark.parametrize("status", [0, 401, 403, 503])
+def test_a_reply_that_the_api_does_not_take_goes_over_each_new_connection_once(
+    status: int,
+) -> None:
+    sim = Simulation()
+    sim.result("r")
+    for count in (1, 2, 3):
+        link = sim.connect(heartbeat="1h")
+        for _ in range(5):
+            sim.advance(30)
+            sim.flush_answer("r", status)
+            sim.write(link)
+        assert len(sim.sent(wire.WORKER_REPLY)) == count
+        sim.advance(30)
+        if count < 3:
+            sim.lose(link)
+            sim.advance(0)
+    sim.ack(link, "r")
+    assert sim.delivered == ["r"]
+    sim.flush_answer("r", status)
+    sim.advance(60)
+    assert not sim.flushes
+
+
+def test_replies_that_the_api_does_not_take_leave_room_on_a_connection() -> None:
+    sim = Simulation()
+    large = Outcome(200, bytes(SEND_WINDOW // 2 + 1))
+    for number in range(3):
+        sim.result(f"r{number}", large)
+    link = sim.connect(heartbeat="1h")
+    for number in range(3):
+        sim.flush_answer(f"r{number}", 503)
+    # The next one when this one is written.
+    assert len(sim.queued[link]) == 1
+    sim.write(link)
+    assert len(sim.sent(wire.WORKER_REPLY)) == 3
+    for number in range(3):
+        sim.ack(link, f"r{number}")
+    assert sim.delivered == ["r0", "r1", "r2"]
 
 
 def test_an_ack_that_comes_while_a_reply_is_flushed_settles_it() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import inngest
 import pytest
 
-from inngest_connect_asgi import InngestConnectMiddleware
+from inngest_connect_asgi import InngestConnectMiddleware, ends
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.calls import call_request
@@ -114,6 +114,41 @@ def test_what_has_ended_here_is_told_again() -> None:
             assert (await off_loop(again.wait_for_reply)).body == reply.body
             await until(lambda: repeated(app) == 2)
             assert calls == 1
+
+    with LocalGateway() as gateway:
+        run(lambda: main(gateway))
+
+
+def test_one_that_could_not_be_started_has_ended() -> None:
+    spawn = ends.spawn
+
+    def fail(coroutine: Any, ended: Any, *, name: str | None = None) -> Any:
+        if name != "app-count":
+            return spawn(coroutine, ended, name=name)
+        coroutine.close()
+        raise MemoryError
+
+    async def main(gateway: LocalGateway) -> None:
+        calls = 0
+
+        async def count(ctx: inngest.Context) -> None:
+            nonlocal calls
+            calls += 1
+
+        payload = call_request()
+        async with worker(gateway, count):
+            # Its reply stays here, so that the attempt is known.
+            gateway.faults.mute = {"WORKER_REPLY_ACK"}
+            gateway.faults.flush = 503
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ends, "spawn", fail)
+                first = gateway.request("app-count", payload, job_id="j", run_id="r")
+                reply = await off_loop(first.wait_for_reply)
+            assert reply.status == wire.ERROR
+            again = gateway.request("app-count", payload, job_id="j", run_id="r")
+            assert (await off_loop(again.wait_for_reply)).body == reply.body
+            assert calls == 0
+            gateway.faults.reset()
 
     with LocalGateway() as gateway:
         run(lambda: main(gateway))

@@ -852,6 +852,29 @@ def test_a_reply_without_a_connection_is_flushed(gateway: LocalGateway) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("answer", [403, 413])
+def test_a_reply_that_something_refuses_on_its_way_to_the_api_takes_another_way(
+    answer: int, gateway: LocalGateway
+) -> None:
+    gate, hold = gated()
+
+    async def main() -> None:
+        async with worker(gateway, hold):
+            delivery = gateway.request("app-hold")
+            await off_loop(delivery.wait_for_ack)
+            gateway.faults.upgrade = 503
+            gateway.faults.flush = answer
+            await off_loop(gateway.drop)
+            gate.opened.set()
+            await off_loop(gateway.wait_until, lambda: gateway.requests("flush"))
+            assert delivery.reply is None
+            gateway.faults.upgrade = None
+            reply = await off_loop(delivery.wait_for_reply, 30)
+            assert reply.status == wire.DONE
+
+    run(main)
+
+
 def test_a_reply_that_is_not_acknowledged_is_flushed(gateway: LocalGateway) -> None:
     async def main() -> None:
         async with worker(gateway, noop):
