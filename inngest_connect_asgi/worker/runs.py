@@ -122,15 +122,11 @@ class Runs:
             return
         if not self._attempts.begin(attempt, request):
             return
-        try:
-            self._tasks[request.lease.delivery] = ends.spawn(
-                self._run(request, attempt),
-                partial(self._end, request, attempt),
-                name=request.lease.function_slug,
-            )
-        except BaseException as error:
-            # Or whoever asks for the same attempt would wait for it for ever.
-            self.fail(request, attempt, error)
+        self._tasks[request.lease.delivery] = ends.spawn(
+            self._run(request, attempt),
+            partial(self._end, request, attempt),
+            name=request.lease.function_slug,
+        )
 
     async def _run(self, request: Request, attempt: Attempt) -> None:
         runner = self._runners[request.app_name]
