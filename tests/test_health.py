@@ -714,9 +714,13 @@ def test_a_port_that_is_taken_is_a_warning(
 
 
 def test_the_probe_server_leaves_the_apps_logging_alone(
-    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+    gateway: LocalGateway,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO)
+    # Whatever another test has left it at.
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     port = free_port()
 
     async def main() -> None:
