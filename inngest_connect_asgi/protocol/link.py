@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 from collections import deque
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ..messages import Delivery, Lease
 
 __all__ = ["TRANSITIONS", "Link", "Phase"]
+
+T = TypeVar("T")
 
 
 class Phase(enum.Enum):
@@ -63,8 +66,12 @@ must not keep the next one from its time."""
 MAX_UNANSWERED = 2
 """Heartbeats without an answer after which a link is dead (SDK_SPEC 8.5.3)."""
 
-REPLIES_REMEMBERED = 4096
-"""Request ids of which an ack is expected. It may come after the reply was flushed."""
+REQUESTS_REMEMBERED = 4096
+"""Request ids of which an answer is expected. The ack of a reply may come after that
+was flushed; others never come."""
+
+ANSWERS_EXPECTED = 64
+"""Answers expected at once about one request id."""
 
 
 @dataclass
@@ -106,7 +113,7 @@ class Link:
     """Leases by request id as they were extended, with no answer yet."""
     queued: int = 0
     """Bytes of replies that are to be written on it."""
-    replies: dict[str, list[Delivery]] = field(default_factory=dict, repr=False)
+    replies: dict[str, deque[Delivery]] = field(default_factory=dict, repr=False)
     """By request id, the replies that were written on it, with no ack yet."""
 
     def __post_init__(self) -> None:
@@ -163,30 +170,38 @@ class Link:
 
     def extension_sent(self, lease: Lease) -> None:
         """A lease was extended over this link, under its present id."""
-        self.extensions.setdefault(lease.request_id, deque()).append(lease)
+        _remember(self.extensions, lease.request_id, lease)
 
     def extension_answered(self, request_id: str) -> Lease | None:
         """The lease that an answer is about, as it was extended."""
-        sent = self.extensions.get(request_id)
-        if sent is None:
-            return None
-        lease = sent.popleft()
-        if not sent:
-            del self.extensions[request_id]
-        return lease
+        return _first(self.extensions, request_id)
 
     def reply_sent(self, delivery: Delivery) -> None:
         """A reply was written on this link."""
-        self.replies.setdefault(delivery.request_id, []).append(delivery)
-        if len(self.replies) > REPLIES_REMEMBERED:
-            del self.replies[next(iter(self.replies))]
+        _remember(self.replies, delivery.request_id, delivery)
 
     def reply_acked(self, request_id: str) -> Delivery | None:
         """The delivery whose reply an ack is about: the one that was written first."""
-        sent = self.replies.get(request_id)
-        if sent is None:
-            return None
-        delivery = sent.pop(0)
-        if not sent:
-            del self.replies[request_id]
-        return delivery
+        return _first(self.replies, request_id)
+
+
+def _remember(expected: dict[str, deque[T]], request_id: str, sent: T) -> None:
+    """Expect an answer about what was sent, unless too many are."""
+    others = expected.setdefault(request_id, deque())
+    # An answer that nobody expects is ignored, or is about what is held. Were an
+    # earlier one forgotten, this would be taken for the answer to a later one.
+    if len(others) < ANSWERS_EXPECTED:
+        others.append(sent)
+    if len(expected) > REQUESTS_REMEMBERED:
+        del expected[next(iter(expected))]
+
+
+def _first(expected: dict[str, deque[T]], request_id: str) -> T | None:
+    """What an answer is about: they come in the order of what was sent."""
+    sent = expected.get(request_id)
+    if sent is None:
+        return None
+    first = sent.popleft()
+    if not sent:
+        del expected[request_id]
+    return first

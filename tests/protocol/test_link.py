@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from inngest_connect_asgi.messages import Delivery
 from inngest_connect_asgi.protocol.link import (
+    ANSWERS_EXPECTED,
     ATTEMPT_TIMEOUT,
     MAX_UNANSWERED,
-    REPLIES_REMEMBERED,
+    REQUESTS_REMEMBERED,
     TIMEOUTS,
     TRANSITIONS,
     Link,
@@ -87,7 +90,46 @@ def test_answers_are_about_what_was_sent_first() -> None:
 
 def test_acks_that_never_come_fill_no_memory() -> None:
     link = Link(1, 0.0, Phase.LIVE)
-    for number in range(REPLIES_REMEMBERED + 1):
+    for number in range(REQUESTS_REMEMBERED + 1):
         link.reply_sent(Delivery(f"r{number}", "lease"))
     assert link.reply_acked("r0") is None
     assert link.reply_acked("r1") == Delivery("r1", "lease")
+
+
+def test_answers_that_never_come_fill_no_memory() -> None:
+    link = Link(1, 0.0, Phase.LIVE)
+    for number in range(REQUESTS_REMEMBERED + 10):
+        link.extension_sent(lease(f"r{number}"))
+    assert len(link.extensions) == REQUESTS_REMEMBERED
+    for number in range(ANSWERS_EXPECTED + 10):
+        link.extension_sent(lease("job", f"lease-{number}"))
+        link.reply_sent(Delivery("job", f"lease-{number}"))
+    assert len(link.extensions["job"]) == ANSWERS_EXPECTED
+    # The earliest are kept: the first ack must not be taken for a later reply's.
+    for number in range(ANSWERS_EXPECTED):
+        assert link.reply_acked("job") == Delivery("job", f"lease-{number}")
+    assert link.reply_acked("job") is None
+
+
+def test_a_heartbeat_is_dated_and_its_answer_opens_the_link() -> None:
+    link = Link(1, 0.0, Phase.LIVE, heartbeat_interval=10.0)
+    link.heartbeat_sent(1.0)
+    link.heartbeat_sent(11.0)
+    assert (link.heartbeat_sent_at, link.is_open) == (11.0, False)
+    link.heartbeat_answered(12.0)
+    assert link.is_open
+
+
+def test_an_old_link_has_as_long_to_close_as_any() -> None:
+    link = Link(1, 0.0, Phase.LIVE)
+    link.enter(Phase.CLOSING, 100.0)
+    assert link.deadline == 100.0 + TIMEOUTS[Phase.CLOSING]
+
+
+def test_a_link_shows_nothing_of_what_is_sent_on_it() -> None:
+    link = Link(1, 0.0, Phase.LIVE)
+    held = replace(lease("r"), user_trace_ctx=b"secret")
+    link.unsent_acks[held.delivery] = held
+    link.extension_sent(held)
+    link.reply_sent(Delivery("secret", "lease"))
+    assert "secret" not in repr(link)
