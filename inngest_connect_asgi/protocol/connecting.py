@@ -172,6 +172,7 @@ class Connecting:
     def _connected(
         self, link: Link, data: wire.GatewayConnectionReadyData, now: float
     ) -> None:
+        self._telling.begin_anew()
         link.heartbeat_interval = self.interval(
             data.heartbeat_interval, DEFAULT_HEARTBEAT_INTERVAL, now
         )
@@ -183,7 +184,6 @@ class Connecting:
             self.reconnects_by[self._losing.because] += 1
         self.was_live = True
         self._losing.excluded.clear()
-        self._telling.begin_anew()
         self._ready(link, data.extend_lease_interval, now)
         self._telling.log(
             logging.INFO,

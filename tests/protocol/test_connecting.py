@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from inngest_connect_asgi.messages import CLOSING, RUNTIME_CRASHED, State
+from inngest_connect_asgi.messages import CLOSING, RUNTIME_CRASHED, Log, State
+from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.link import ATTEMPT_TIMEOUT
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
-from ..simulation import Simulation, frame
+from ..simulation import Simulation, configuration, frame
 
 
 def test_the_handshake() -> None:
@@ -253,3 +256,171 @@ def test_a_status_interval_is_kept_to() -> None:
     sim.connect(status="7s")
     assert sim.core.links.live is not None
     assert sim.core.links.live.next_status == sim.now + 7
+
+
+def test_an_interval_that_makes_no_sense_is_logged_once_a_connection() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="soon", extend="soon", status="soon")
+    assert sum("interval" in text for text in sim.logs) == 1
+    sim.advance(2)
+    sim.lose(link)
+    sim.advance(1)
+    sim.connect(heartbeat="soon", extend="soon", status="soon")
+    assert sum("interval" in text for text in sim.logs) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "key", "error"),
+    [
+        (429, "key", "Inngest says: too many connections (429)"),
+        (503, "key", "the start API answered 503 by way of http://api.test"),
+        (
+            401,
+            "key",
+            "Inngest rejected the signing key (401): check INNGEST_SIGNING_KEY",
+        ),
+        (
+            401,
+            None,
+            "Inngest demands a signing key (401): set INNGEST_SIGNING_KEY",
+        ),
+    ],
+)
+def test_what_the_api_answers_is_explained(
+    status: int, key: str | None, error: str
+) -> None:
+    core = Core(
+        configuration(signing_key=key),
+        rng=random.Random(1),
+        via=lambda url: f" by way of {url}",
+    )
+    core.start(0.0)
+    core.start_answered(1, status, b"", 0.0)
+    assert core.losing.last_error == error
+
+
+def test_a_gateway_that_does_not_answer_is_named_with_its_own_proxy() -> None:
+    core = Core(
+        configuration(),
+        rng=random.Random(1),
+        via=lambda url: f" by way of {url}",
+    )
+    core.start(0.0)
+    answer = wire.StartResponse(connection_id="c", gateway_endpoint="ws://gateway.test")
+    core.start_answered(1, 200, answer.SerializeToString(), 0.0)
+    core.tick(10.0)
+    error = "timed out while opening by way of ws://gateway.test"
+    assert core.losing.last_error == error
+
+
+def test_a_start_is_told_soon_and_a_connection_at_once() -> None:
+    sim = Simulation()
+    sim.core.telling.state_at = None
+    sim.start_answer(503)
+    sim.core.telling.state_at = None
+    while not sim.starts:
+        sim.advance(0.01)
+    assert sim.core.telling.state_at is not None
+    told = len(sim.told)
+    sim.connect()
+    assert sim.state in sim.told[told:]
+    assert sim.state.connection == "ready"
+    assert sim.state.connection_id == "connection-2"
+    assert sim.state.gateway_group == "group"
+    (log,) = (
+        message
+        for message in sim.told
+        if isinstance(message, Log) and message.message == "Connected to Inngest"
+    )
+    assert log.extra == {"connection_id": "connection-2", "gateway_group": "group"}
+
+
+def test_a_gateway_of_no_group_has_none() -> None:
+    sim = Simulation()
+    sim.start_answer(group="")
+    assert sim.core.links.attempt is not None
+    assert sim.core.links.attempt.gateway_group is None
+
+
+def test_an_answer_that_names_no_connection_is_one_more_failure() -> None:
+    sim = Simulation()
+    answer = wire.StartResponse(gateway_endpoint="ws://gateway.test")
+    sim.start_answer(body=answer.SerializeToString())
+    assert not sim.opening
+    assert sim.core.losing.last_error == "the start API named no gateway"
+    assert sim.core.connecting.malformed == 1
+
+
+def test_every_connection_after_the_first_is_one_more_and_avoids_nobody() -> None:
+    sim = Simulation()
+    for number in range(3):
+        link = sim.connect()
+        assert sim.state.reconnects == number
+        assert not sim.core.losing.excluded
+        sim.advance(2)
+        sim.lose(link)
+        assert sim.core.losing.excluded == {"group"}
+        sim.advance(0)
+
+
+def test_a_key_that_works_is_not_given_up_for_a_rejection_of_old() -> None:
+    sim = Simulation(signing_key="one", signing_key_fallback="two")
+    sim.start_answer(401)
+    link = sim.connect()
+    assert sim.core.connecting._keys.current == "two"
+    sim.advance(2)
+    sim.lose(link)
+    sim.advance(0)
+    sim.start_answer(401)
+    # The first one may be right by now.
+    assert next(iter(sim.starts.values())).signing_key == "one"
+
+
+@pytest.mark.parametrize("phase", ["opening", "greeting"])
+def test_the_token_of_an_attempt_is_forgotten_with_it(phase: str) -> None:
+    sim = Simulation()
+    link = sim.start_answer()
+    if phase == "greeting":
+        sim.open()
+    assert link in sim.core.connecting._starts
+    sim.lose(link)
+    assert not sim.core.connecting._starts
+
+
+def test_an_interval_is_left_out_without_a_word() -> None:
+    sim = Simulation()
+    sim.connect(heartbeat="", extend="", status="")
+    assert sim.state.heartbeat_interval == 10.0
+    assert not any("interval" in text for text in sim.logs)
+    assert sim.core.connecting.malformed == 0
+
+
+@pytest.mark.parametrize("phase", ["greeting", "syncing"])
+@pytest.mark.parametrize("kind", wire.Kind.values())
+def test_each_phase_of_the_handshake_has_its_messages(
+    phase: str, kind: wire.Kind.ValueType
+) -> None:
+    sim = Simulation()
+    sim.start_answer()
+    link = sim.open()
+    if phase == "syncing":
+        sim.receive(link, wire.GATEWAY_HELLO)
+    sim.receive(link, kind)
+    goes_on = {
+        "greeting": {wire.GATEWAY_HELLO},
+        "syncing": {wire.GATEWAY_CONNECTION_READY},
+    }
+    answers = {
+        "greeting": {wire.GATEWAY_CLOSING},
+        "syncing": {wire.GATEWAY_CLOSING, wire.SYNC_FAILED},
+    }
+    assert (sim.core.links.get(link) is not None) == (kind in goes_on[phase])
+    if kind not in goes_on[phase] | answers[phase]:
+        name = wire.Kind.Name(kind)
+        assert sim.core.losing.last_error == f"the gateway sent {name} out of order"
+
+
+def test_intervals_that_make_no_sense_are_counted() -> None:
+    sim = Simulation()
+    sim.connect(heartbeat="soon", extend="-1s", status="1 s")
+    assert sim.core.connecting.malformed == 3
