@@ -154,8 +154,9 @@ class Core:
             and self.parts.told.app_waiting_since is not None
         )
         may_go_on = self.stalling.pong(number, now, is_news=is_news)
-        # What was paused stays so: only a new connection gets requests.
-        if may_go_on and not self.stopping:
+        # What was paused stays so: only a new connection gets requests. Where there is
+        # none, the next one is under way, or waits for its time.
+        if may_go_on and not self.stopping and self.links.live is not None:
             self.losing.because = APP_STALLED
             self.connecting.connect(now)
         return self._take(now)

@@ -37,7 +37,9 @@ class Stalling:
         Args:
             is_news: The app was told that an answer is awaited.
         """
-        self.watch.pong(number, now)
+        if not self.watch.pong(number, now):
+            # Of a runtime that died, or once more.
+            return False
         if is_news or self.watch.lag > NOTABLE_LAG:
             self._telling.touch(now)
         was_paused, self.paused = self.paused, False

@@ -42,12 +42,14 @@ class AppWatch:
         self.told = False
         return self.number
 
-    def pong(self, number: int, now: float) -> None:
-        """The app's event loop has got to a ping."""
-        if number == self.number and self.waiting_since is not None:
-            self.lag = now - self.waiting_since
-            self.waiting_since = None
-            self.ping_at = now + PING_INTERVAL
+    def pong(self, number: int, now: float) -> bool:
+        """The app's event loop has got to a ping; says whether it was this one."""
+        if number != self.number or self.waiting_since is None:
+            return False
+        self.lag = now - self.waiting_since
+        self.waiting_since = None
+        self.ping_at = now + PING_INTERVAL
+        return True
 
     @property
     def stall_at(self) -> float | None:

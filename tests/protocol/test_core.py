@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.messages import Delivered, Delivery, Result, State
-from inngest_connect_asgi.protocol.actions import Finish, Tell
+from inngest_connect_asgi.messages import Delivered, Delivery, Result, State, Withdrawn
+from inngest_connect_asgi.protocol.actions import Finish, Send, Tell
+from inngest_connect_asgi.protocol.telling import STATE_INTERVAL
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from ..simulation import DONE, Simulation, frame, lease
@@ -178,3 +179,202 @@ def test_a_runtime_that_is_late_tells_of_it() -> None:
     assert len(sim.told) == told
     sim.do(sim.core.late(3.0, sim.now))
     assert len(sim.told) > told
+
+
+def test_an_app_that_answers_again_hurries_no_attempt() -> None:
+    sim = Simulation(stall_timeout=2.0)
+    sim.start_answer(401)
+    sim.advance(3)
+    assert sim.state.paused
+    sim.pong()
+    # Only a person can mend it: it is tried again in its time.
+    assert not sim.starts
+    sim.advance(27)
+    assert sim.starts
+
+
+def test_a_connection_that_was_lost_in_a_stall_was_lost_for_its_own_reason() -> None:
+    sim = Simulation(stall_timeout=2.0)
+    link = sim.connect(heartbeat="1h")
+    sim.advance(3)
+    sim.lose(link)
+    sim.pong()
+    sim.advance(0)
+    link = sim.connect()
+    assert sim.state.reconnects_by == {"connection_lost": 1}
+    # It takes requests, as the app answers.
+    assert len(sim.sent(wire.WORKER_READY)) == 2
+
+
+def test_a_result_ends_the_lease_and_is_told_soon() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    assert sim.core.leases.held == 1
+    sim.core.telling.state_at = None
+    sim.result("r")
+    assert not len(sim.core.leases)
+    assert sim.core.telling.state_at == sim.now + STATE_INTERVAL
+
+
+@pytest.mark.parametrize("was_told", [True, False])
+def test_a_quick_answer_is_told_where_it_was_told_to_be_awaited(was_told: bool) -> None:
+    sim = Simulation()
+    if was_told:
+        sim.advance(0)
+        sim.connect(heartbeat="1h")
+    else:
+        sim.connect(heartbeat="1h")
+        sim.advance(0)
+    assert (sim.state.app_waiting_since is not None) == was_told
+    sim.advance(0.05)
+    sim.core.telling.state_at = None
+    sim.pong()
+    assert (sim.core.telling.state_at is not None) == was_told
+
+
+def test_an_app_that_was_stalled_is_why_there_is_a_new_connection() -> None:
+    sim = Simulation(stall_timeout=2.0)
+    sim.connect(heartbeat="1h")
+    sim.advance(1)
+    sim.pong()
+    assert not sim.starts  # it never stalled
+    sim.advance(4)
+    sim.pong()
+    sim.connect(heartbeat="1h")
+    assert sim.state.reconnects_by == {"app_stalled": 1}
+    sim.advance(2)
+    sim.pong()
+    assert not sim.starts
+
+
+def test_nothing_follows_the_end() -> None:
+    sim = Simulation()
+    sim.drain()
+    assert sim.state.connection == "stopped"
+    # Two events of one turn.
+    assert sim.core.late(5.0, sim.now) == []
+    assert sim.core.tick(sim.now) == []
+
+
+def test_a_worker_that_winds_up_begins_no_connection() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.advance(2)
+    sim.receive(link, wire.GATEWAY_CLOSING)
+    assert sim.core.losing.retry_at is not None
+    sim.drain()
+    assert link in sim.closing
+    assert sim.core.losing.retry_at is None
+    sim.advance(1)
+    assert sim.state.connection == "stopping"
+    sim.lose(link)
+    assert sim.state.connection == "stopped"
+
+
+def test_an_answer_of_the_api_that_comes_twice_opens_one_socket() -> None:
+    sim = Simulation()
+    link = sim.start_answer()
+    answer = wire.StartResponse(connection_id="c", gateway_endpoint="ws://other.test")
+    again = sim.core.start_answered(link, 200, answer.SerializeToString(), sim.now)
+    assert again == []
+    assert sim.opening[link].url == "ws://gateway.test"
+
+
+def test_a_gateway_that_closes_says_so_once() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "r")
+    for _ in range(2):
+        sim.receive(link, wire.GATEWAY_CLOSING)
+    assert sum("is closing" in text for text in sim.logs) == 1
+    withdrawn = [message for message in sim.told if isinstance(message, Withdrawn)]
+    assert withdrawn == [Withdrawn(Delivery("r", "lease-0"))]
+
+
+def test_an_answered_heartbeat_and_an_odd_frame_are_counted() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1s")
+    sim.advance(0.5)
+    sim.receive(link, wire.GATEWAY_HEARTBEAT)
+    assert sim.core.links.live is not None
+    assert sim.core.links.live.heartbeat_answered_at == 0.5
+    sim.receive(link, wire.GATEWAY_HELLO)
+    assert sim.core.parts.malformed == 1
+    assert "Ignored an unexpected GATEWAY_HELLO from the gateway" in sim.logs
+
+
+def test_an_old_link_is_closed_as_soon_as_it_owes_nothing() -> None:
+    sim = Simulation()
+    old = sim.connect()
+    sim.advance(2)
+    sim.receive(old, wire.GATEWAY_CLOSING)
+    sim.advance(0.3)
+    sim.connect()
+    assert old in sim.closing
+
+
+def test_a_result_for_which_there_is_no_room_is_given_up_at_once() -> None:
+    sim = Simulation(reply_buffer_size=1)
+    sim.result("r")
+    assert sim.delivered == ["r"]
+    assert sim.core.replies.given_up == 1
+    assert not sim.flushes
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "says"),
+    [
+        (503, None, "the flush API answered 503"),
+        (0, "refused", "refused"),
+    ],
+)
+def test_why_a_flush_failed_is_said(status: int, error: str | None, says: str) -> None:
+    sim = Simulation()
+    sim.result("r")
+    delivery = sim.flushes.pop("r").delivery
+    sim.do(sim.core.flush_answered(delivery, status, b"", sim.now, error))
+    text = f"Could not flush a reply; it is kept and tried again: {says}"
+    assert text in sim.logs
+
+
+def test_an_acknowledgement_of_another_request_is_not_wanted() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "r")
+    assert sim.core.wants(Send(link, b"", Delivery("r", "lease-0")))
+    assert not sim.core.wants(Send(link, b"", Delivery("other", "lease-0")))
+
+
+def test_what_was_decided_before_the_end_of_a_turn_is_not_kept() -> None:
+    sim = Simulation()
+    sim.drain()
+    sim.core.late(5.0, sim.now)
+    assert sim.core.telling.take() == []
+
+
+def test_a_late_runtime_is_told_soon() -> None:
+    sim = Simulation()
+    sim.core.telling.state_at = None
+    sim.do(sim.core.late(5.0, sim.now))
+    assert sim.core.telling.state_at == sim.now + STATE_INTERVAL
+
+
+def test_garbage_ends_no_connection_that_is_live() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.do(sim.core.received(link, b"\xff", sim.now))
+    assert "Ignored not a ConnectMessage from the gateway" in sim.logs
+    assert sim.state.connection == "ready"
+    assert not sim.core.losing.failures_by
+
+
+def test_what_makes_no_sense_on_a_link_that_closes_is_not_even_counted() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    live = sim.core.links.live
+    assert live is not None
+    sim.core.links.close(live, sim.now)
+    sim.receive(link, wire.GATEWAY_HELLO)
+    assert sim.core.parts.malformed == 0
