@@ -233,3 +233,27 @@ def test_what_is_over_is_remembered_for_a_while() -> None:
     assert not known.was_superseded(first)
     assert known.is_settled(second)
     assert known.was_superseded(second)
+
+
+def test_of_more_than_two_deliveries_the_newest_alone_counts() -> None:
+    for order in ("abc", "bca", "cab", "cba"):
+        deliveries = Deliveries(Leases(5.0), Replies(1))
+        several = [Delivery("job", lease_id) for lease_id in order]
+        deliveries.supersede_all_but_the_newest([*several, Delivery("other", "a")])
+        assert {
+            each.lease_id for each in several if deliveries.was_superseded(each)
+        } == {"a", "b"}
+        assert not deliveries.was_superseded(Delivery("other", "a"))
+
+
+def test_what_comes_twice_in_a_list_does_not_supersede_itself() -> None:
+    deliveries = Deliveries(Leases(5.0), Replies(1))
+    deliveries.supersede_all_but_the_newest([Delivery("job", "a")] * 2)
+    assert not deliveries.was_superseded(Delivery("job", "a"))
+
+
+def test_what_was_superseded_stays_so_when_nothing_is_held_any_more() -> None:
+    deliveries = Deliveries(Leases(5.0), Replies(1))
+    deliveries.supersede(Delivery("job", "a"))
+    assert deliveries.is_superseded(Delivery("job", "a"))
+    assert not deliveries.is_superseded(Delivery("job", "b"))

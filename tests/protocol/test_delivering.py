@@ -5,13 +5,19 @@ from __future__ import annotations
 import pytest
 
 from inngest_connect_asgi.messages import (
+    STATE_EVERY,
     Delivered,
+    Delivery,
     Outcome,
     Result,
     Wanted,
 )
 from inngest_connect_asgi.protocol.actions import Flush, Tell
-from inngest_connect_asgi.protocol.delivering import SEND_WINDOW
+from inngest_connect_asgi.protocol.delivering import (
+    FLUSH_FIRST,
+    REFLUSH_CONCURRENCY,
+    SEND_WINDOW,
+)
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from ..simulation import DONE, Simulation, lease
@@ -421,3 +427,198 @@ def test_a_reply_that_was_asked_for_is_flushed_where_its_link_was_lost() -> None
     assert asked == Tell(Wanted(lease("second").delivery))
     sim.lose(link)
     assert sorted(sim.flushes) == ["first", "second"]
+
+
+def sized(size: int) -> Outcome:
+    return Outcome(200, b"x" * size)
+
+
+def test_a_reply_that_fills_the_window_is_sent_and_the_next_one_waits() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    # However large, the first goes.
+    sim.result("large", sized(SEND_WINDOW + 1))
+    sim.result("next", sized(1))
+    (reply,) = sim.queued[link]
+    assert reply.delivery == Delivery("large", "lease-0")
+    sim.write(link)
+    assert len(sim.sent(wire.WORKER_REPLY)) == 2
+    sim.result("half", sized(SEND_WINDOW // 2))
+    sim.result("other half", sized(SEND_WINDOW // 2))
+    # Together they fit exactly.
+    assert len(sim.queued[link]) == 2
+
+
+def test_those_that_wait_for_room_are_sent_when_half_of_it_is_free() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    for name in ("first", "second"):
+        sim.result(name, sized(SEND_WINDOW // 2))
+    sim.result("waits", sized(1))
+    first, second = sim.queued[link]
+    sim.do(sim.core.sent(first, sim.now))
+    assert len(sim.queued[link]) == 2
+    sim.do(sim.core.sent(second, sim.now))
+    assert len(sim.queued[link]) == 3
+
+
+def test_a_reply_that_is_dropped_makes_room_for_those_that_wait() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "job", lease_id="first")
+    sim.write(link)
+    sim.result("job", sized(SEND_WINDOW), lease_id="first")
+    sim.result("waits", sized(1))
+    reply = sim.queued[link].pop()
+    sim.request(link, "job", lease_id="second")
+    sim.write(link)
+    assert not sim.core.wants(reply)
+    assert len(sim.sent(wire.WORKER_REPLY)) == 1
+    live = sim.core.links.live
+    assert live is not None
+    assert live.queued == 0
+
+
+def test_what_was_given_up_is_over() -> None:
+    sim = Simulation(reply_buffer_size=10)
+    link = sim.connect()
+    sim.advance(2)
+    for name in ("older", "newer"):
+        sim.request(link, name)
+        sim.write(link)
+        sim.result(name, sized(8))
+    sim.lose(link)
+    assert sim.delivered == ["older"]
+    sim.advance(0)
+    link = sim.connect()
+    # Should it come again, it is not run again.
+    sim.request(link, "older")
+    sim.write(link)
+    assert sim.requested["older"] == 1
+
+
+def test_what_the_server_has_is_over() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    sim.request(link, "r")
+    sim.write(link)
+    sim.result("r")
+    sim.write(link)
+    sim.core.telling.state_at = None
+    sim.ack(link, "r")
+    assert sim.core.telling.state_at is not None
+    assert sim.core.deliveries.is_settled(Delivery("r", "lease-0"))
+    sim.result("r")
+    assert not sim.core.replies
+    assert len(sim.sent(wire.WORKER_REPLY)) == 1
+
+
+def test_what_is_given_up_at_the_end_is_over() -> None:
+    sim = Simulation(results=[Result(lease("r"), DONE)])
+    sim.core.delivering.give_up_all(sim.now)
+    assert not sim.core.replies
+    assert sim.core.replies.given_up == 1
+    assert sim.core.deliveries.is_settled(Delivery("r", "lease-0"))
+    (text,) = (text for text in sim_logs(sim) if "had to shut down" in text)
+    assert text.startswith("Gave up a reply")
+
+
+def sim_logs(sim: Simulation) -> list[str]:
+    """With what is said, but not taken yet."""
+    sim.carry_out(sim.core.telling.take())
+    return sim.logs
+
+
+@pytest.mark.parametrize("status", [0, 429, 500, 503])
+def test_a_failing_api_is_left_alone_for_a_while(status: int) -> None:
+    sim = Simulation()
+    sim.result("r")
+    sim.flush_answer("r", status)
+    assert any("Could not flush" in text for text in sim.logs)
+    assert sim.core.delivering.next_flush is not None
+    assert sim.core.delivering._flush_at > sim.now
+
+
+@pytest.mark.parametrize("status", [302, 403, 404, 499])
+def test_a_reply_that_is_refused_says_nothing_of_the_api(status: int) -> None:
+    sim = Simulation()
+    sim.result("r")
+    sim.flush_answer("r", status)
+    assert sim.core.delivering._flush_at <= sim.now
+    assert sim.core.replies.get(Delivery("r", "lease-0"))
+
+
+def test_an_api_that_is_back_is_asked_at_once_for_the_others() -> None:
+    sim = Simulation()
+    for number in range(4):
+        sim.result(f"r{number}")
+    for number in range(3):
+        sim.flush_answer(f"r{number}", 503)
+    assert sim.core.delivering._flush_at > sim.now
+    sim.flush_answer("r3")
+    assert sim.core.delivering._flush_at == sim.now
+    sim.result("r4")
+    sim.flush_answer("r4", 503)
+    # Nor do the failures before count any more.
+    assert sim.core.delivering._flush_at - sim.now <= FLUSH_FIRST
+
+
+def test_only_a_rejected_key_is_changed() -> None:
+    sim = Simulation(signing_key="one", signing_key_fallback="two")
+    sim.result("r")
+    sim.flush_answer("r", 403)
+    assert not sim.flushes
+    sim.advance(1)
+    assert sim.flushes["r"].signing_key == "one"
+
+
+def test_a_flush_that_is_not_confirmed_is_counted_and_said() -> None:
+    sim = Simulation(results=[Result(lease("r"), DONE)])
+    sim.flush_answer("r", 200, b"<html>")
+    assert any("answered with no FlushResponse" in text for text in sim.logs)
+    sim.advance(STATE_EVERY)
+    assert sim.state.malformed == 1
+
+
+def test_a_flush_that_fails_needs_no_confirmation() -> None:
+    sim = Simulation(results=[Result(lease("r"), DONE)])
+    sim.flush_answer("r", 400, b"<html>")
+    assert sim.core.delivering.malformed == 0
+    assert any("the flush API answered 400" in text for text in sim.logs)
+
+
+def test_two_that_failed_are_flushed_at_once_and_no_more() -> None:
+    sim = Simulation()
+    for number in range(4):
+        sim.result(f"r{number}")
+    for number in range(4):
+        sim.flush_answer(f"r{number}", 403)
+    sim.advance(5)
+    assert len(sim.flushes) == REFLUSH_CONCURRENCY
+    assert sim.core.delivering.next_flush is None
+
+
+@pytest.mark.parametrize(
+    ("status", "counted"),
+    [(200, (1, 0)), (206, (1, 0)), (201, (0, 1)), (500, (0, 1))],
+)
+def test_an_outcome_is_done_or_failed(status: int, counted: tuple[int, int]) -> None:
+    sim = Simulation()
+    sim.result("r", Outcome(status, b"{}"))
+    outcomes = sim.core.delivering.outcomes
+    assert (outcomes["done"], outcomes["failed"]) == counted
+
+
+def test_what_is_known_already_is_not_taken_over() -> None:
+    sim = Simulation(results=[Result(lease("r"), DONE)])
+    reply = sim.core.replies.get(Delivery("r", "lease-0"))
+    sim.core.delivering.take_over(lease("r"), 6)
+    assert sim.core.replies.get(Delivery("r", "lease-0")) is reply
+    assert sim.core.replies.size == 6
+
+
+def test_the_same_delivery_drops_no_reply_of_its_own() -> None:
+    sim = Simulation(results=[Result(lease("r"), DONE)])
+    sim.core.delivering.drop_older(lease("r"), sim.now)
+    assert sim.core.replies.get(Delivery("r", "lease-0"))
+    assert not sim.core.deliveries.was_superseded(Delivery("r", "lease-0"))

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import random
 from collections.abc import Callable
 
 import pytest
 
 from inngest_connect_asgi.messages import (
+    API_REJECTED,
     CLOSING,
+    CONNECTION_LOST,
     FAILURE_REASONS,
+    HANDSHAKE_FAILED,
+    HEARTBEAT_TIMEOUT,
     RECONNECT_REASONS,
+    Log,
 )
+from inngest_connect_asgi.protocol.actions import Abort, Tell
+from inngest_connect_asgi.protocol.leases import Leases
+from inngest_connect_asgi.protocol.link import Link, Phase
+from inngest_connect_asgi.protocol.links import Links
+from inngest_connect_asgi.protocol.losing import (
+    DRAIN_JITTER,
+    GATEWAY_CLOSING,
+    HOPELESS,
+    RECONNECT_FIRST,
+    STABLE_AFTER,
+    Losing,
+)
+from inngest_connect_asgi.protocol.telling import STATE_INTERVAL, Telling
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from ..simulation import Simulation
@@ -209,3 +229,180 @@ def test_a_live_connection_that_is_lost_while_another_is_made_waits_for_that() -
     assert sim.core.losing.retry_at is None
     assert sim.starts == attempts
     assert sim.state.connection == "reconnecting"
+
+
+class Alone:
+    """Losses with no core around them."""
+
+    def __init__(self) -> None:
+        self.telling = Telling(0.0)
+        self.links = Links(
+            self.telling,
+            Leases(5.0),
+            withdraw=lambda link: None,
+            gone=lambda link, now: None,
+        )
+        self.losing = Losing(27.0, self.telling, self.links, random.Random(1))
+
+    def link(self, *phases: Phase, group: str | None = "group") -> Link:
+        link = self.links.begin(0.0)
+        for phase in phases:
+            if phase is Phase.LIVE:
+                self.links.go_live(link, 0.0)
+            else:
+                link.enter(phase, 0.0)
+        link.gateway_group = group
+        return link
+
+    def live(self, group: str | None = "group") -> Link:
+        return self.link(*HANDSHAKE, Phase.LIVE, group=group)
+
+    def said(self) -> list[object]:
+        """What was done, and what was logged, since this was last asked."""
+        return [
+            (action.message.level, action.message.message)
+            if isinstance(action, Tell) and isinstance(action.message, Log)
+            else action
+            for action in self.telling.take()
+        ]
+
+
+HANDSHAKE = (Phase.OPENING, Phase.GREETING, Phase.SYNCING)
+
+
+@pytest.mark.parametrize("lived", [0.99, 1.0, 60.0])
+def test_a_closing_gateway_is_left_soon_where_the_connection_was_stable(
+    lived: float,
+) -> None:
+    alone = Alone()
+    losing = alone.losing
+    for _ in range(4):
+        # There were failures before.
+        losing.lose(alone.link(group=None), "refused", 0.0)
+    alone.telling.take()
+    link = alone.live()
+    losing.gateway_closing(link, lived)
+    assert link.phase is Phase.RETIRING
+    assert alone.links.live is None
+    assert (losing.because, losing.excluded) == (CLOSING, {"group"})
+    assert alone.telling.state_at == lived
+    text = "The gateway is closing; moving to another one"
+    assert alone.said() == [(logging.INFO, text)]
+    assert losing.retry_at is not None
+    assert (losing.retry_at - lived <= DRAIN_JITTER) == (lived >= STABLE_AFTER)
+
+
+def test_a_live_connection_that_is_lost_is_logged_and_shown() -> None:
+    alone = Alone()
+    alone.losing.lose(alone.live(), "reset by peer", 60.0)
+    text = "Lost the connection to Inngest: reset by peer; reconnecting"
+    assert alone.said() == [(logging.WARNING, text)]
+    assert alone.losing.last_error == "reset by peer"
+    assert alone.losing.last_error_at == 60.0
+    assert alone.losing.because == CONNECTION_LOST
+    assert not alone.losing.failures_by
+    assert (alone.losing.retry_at, alone.losing.excluded) == (60.0, {"group"})
+    assert alone.telling.state_at == 60.0
+
+
+def test_a_gateway_that_sends_everybody_away_is_not_left_by_all_at_once() -> None:
+    alone = Alone()
+    alone.losing.lose(alone.live(), GATEWAY_CLOSING, 60.0)
+    assert alone.losing.retry_at is not None
+    assert 60.0 < alone.losing.retry_at <= 60.0 + DRAIN_JITTER
+
+
+@pytest.mark.parametrize(
+    ("phases", "cause"), [((), API_REJECTED), (HANDSHAKE, HANDSHAKE_FAILED)]
+)
+def test_an_attempt_that_fails_is_aborted_logged_and_counted_by_its_phase(
+    phases: tuple[Phase, ...], cause: str
+) -> None:
+    alone = Alone()
+    link = alone.link(*phases)
+    alone.losing.fail(link, "no gateway", 9.0)
+    text = "Could not connect to Inngest; trying again: no gateway"
+    assert alone.said() == [Abort(link.id), (logging.ERROR, text)]
+    assert alone.losing.failures_by == {cause: 1}
+    assert alone.losing.because == CONNECTION_LOST
+    # Since it began, longer ago than the pause.
+    assert alone.losing.retry_at == 9.0
+
+
+@pytest.mark.parametrize(
+    ("was_live", "reason", "hopeless"),
+    [
+        (False, "401", True),
+        (False, next(iter(HOPELESS)), False),
+        (True, next(iter(HOPELESS)), False),
+        (True, "anything", True),
+    ],
+)
+def test_what_only_a_person_can_mend_is_tried_again_at_the_cap(
+    was_live: bool, reason: str, hopeless: bool
+) -> None:
+    alone = Alone()
+    link = alone.live() if was_live else alone.link()
+    alone.losing.lose(link, reason, 60.0, hopeless=hopeless)
+    assert alone.losing.retry_at is not None
+    since = 60.0 if was_live else 0.0
+    assert max(60.0, since + 13.5) <= alone.losing.retry_at <= max(60.0, since + 27.0)
+    alone.losing.lose(alone.link(), reason, 0.0, hopeless=hopeless)
+    assert 13.5 <= alone.losing.retry_at <= 27.0
+    assert alone.losing.last_error == HOPELESS.get(reason, reason)
+
+
+def test_a_connection_that_lived_makes_up_for_the_failures_before() -> None:
+    alone = Alone()
+    for _ in range(8):
+        alone.losing.lose(alone.link(), "refused", 0.0)
+    alone.losing.lose(alone.live(), "reset", 60.0)
+    alone.losing.lose(alone.link(), "refused", 0.0)
+    assert alone.losing.retry_at is not None
+    assert alone.losing.retry_at <= RECONNECT_FIRST
+
+
+@pytest.mark.parametrize("why", ["closing", "retiring"])
+def test_a_link_that_was_not_needed_is_lost_without_a_word(why: str) -> None:
+    alone = Alone()
+    link = alone.live()
+    if why == "closing":
+        alone.links.close(link, 60.0)
+    else:
+        alone.links.retire(link, 60.0)
+    alone.telling.take()
+    alone.losing.lose(link, "reset", 60.0)
+    assert alone.said() == []
+    assert (alone.losing.retry_at, alone.losing.last_error) == (None, None)
+    assert not alone.losing.failures_by
+    assert alone.links.get(link.id) is None
+    assert alone.telling.state_at == 60.0 + STATE_INTERVAL
+
+
+def test_a_closing_attempt_that_never_was_live_is_no_failure() -> None:
+    alone = Alone()
+    link = alone.live()
+    alone.links.close(link, 60.0)
+    alone.telling.take()
+    assert alone.losing.tick(link, 61.9)
+    assert not alone.losing.tick(link, 62.0)
+    assert alone.said() == [Abort(link.id)]
+    assert alone.losing.last_error is None
+    assert alone.links.get(link.id) is None
+
+
+def test_groups_are_avoided_until_the_api_itself_fails() -> None:
+    alone = Alone()
+    for group in ("one", "two"):
+        alone.losing.lose(alone.link(*HANDSHAKE, group=group), "reset", 0.0)
+    assert alone.losing.excluded == {"one", "two"}
+    alone.losing.lose(alone.link(group=None), "refused", 0.0)
+    assert alone.losing.excluded == set()
+
+
+def test_a_dead_connection_is_aborted() -> None:
+    alone = Alone()
+    link = alone.live()
+    alone.losing.die(link, 60.0)
+    assert alone.said()[0] == Abort(link.id)
+    assert alone.losing.because == HEARTBEAT_TIMEOUT

@@ -10,6 +10,7 @@ from inngest_connect_asgi.messages import (
     Withdrawn,
 )
 from inngest_connect_asgi.protocol.actions import Send
+from inngest_connect_asgi.protocol.telling import STATE_INTERVAL
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from ..simulation import Simulation, lease
@@ -412,3 +413,108 @@ def test_what_runs_and_came_again_is_not_withdrawn_with_its_link() -> None:
     sim.lose(link)
     assert not any(isinstance(message, Withdrawn) for message in sim.told)
     assert lease("job").delivery in sim.core.leases
+
+
+def test_what_waits_to_be_acknowledged_is_waited_for() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    assert not sim.core.taking.waits
+    sim.request(link, "r")
+    assert sim.core.taking.waits
+    sim.write(link)
+    assert sim.core.taking.waits
+    sim.result("r")
+    assert not sim.core.taking.waits
+
+
+def test_an_acknowledgement_is_dated_and_what_it_begins_is_told() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.advance(0.5)
+    sim.request(link, "r")
+    sim.core.telling.state_at = None
+    sim.write(link)
+    live = sim.core.links.live
+    assert live is not None
+    assert live.acked_at == sim.now
+    assert sim.core.telling.state_at == sim.now + STATE_INTERVAL
+
+
+def test_nothing_is_taken_on_a_link_that_is_paused() -> None:
+    sim = Simulation()
+    link = sim.connect()
+    live = sim.core.links.live
+    assert live is not None
+    sim.core.links.pause(live, sim.now)
+    sim.request(link, "r")
+    assert not sim.offered
+    assert not live.unsent_acks
+
+
+def test_what_comes_again_while_it_runs_keeps_its_newer_id() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    sim.extended(link, "r", "lease-1")
+    sim.request(link, "r")
+    sim.write(link)
+    held = sim.core.leases.newest("r")
+    assert held is not None
+    assert held.lease_id == "lease-1"
+    assert [m for m in sim.told if isinstance(m, Extended)] == [
+        Extended(Delivery("r", "lease-0"), "lease-1")
+    ]
+
+
+def test_what_comes_again_when_it_was_refused_has_its_first_id() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    sim.extended(link, "r", "lease-1")
+    sim.extended(link, "r", None)
+    sim.request(link, "r")
+    sim.write(link)
+    assert [m for m in sim.told if isinstance(m, Extended)] == [
+        Extended(Delivery("r", "lease-0"), "lease-1"),
+        # The app, which keeps the id for the next runtime, has it back.
+        Extended(Delivery("r", "lease-0"), "lease-0"),
+    ]
+    assert sim.core.leases.is_extended(Delivery("r", "lease-0"))
+
+
+def test_a_newer_delivery_takes_the_place_of_all_of_the_older() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    for lease_id in ("first", "second"):
+        sim.request(link, "job", lease_id=lease_id)
+        sim.write(link)
+    assert [held.lease.delivery for held in sim.core.leases] == [
+        Delivery("job", "second")
+    ]
+    assert sim.core.deliveries.was_superseded(Delivery("job", "first"))
+    sim.result("job", lease_id="second")
+    reply = Delivery("job", "second")
+    assert sim.core.replies.get(reply)
+    sim.request(link, "job", lease_id="third")
+    sim.write(link)
+    assert not sim.core.replies.get(reply)
+
+
+def test_what_is_taken_up_again_supersedes_nothing() -> None:
+    sim = Simulation()
+    for _ in range(2):
+        sim.core.taking.take_up(lease("r"), sim.now)
+    assert not sim.core.deliveries.was_superseded(Delivery("r", "lease-0"))
+    assert len(sim.core.leases) == 1
+
+
+def test_a_lease_that_is_lost_is_told_soon() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    sim.core.telling.state_at = None
+    sim.extended(link, "r", None)
+    assert sim.core.telling.state_at == sim.now + STATE_INTERVAL

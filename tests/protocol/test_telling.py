@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 
 from inngest_connect_asgi.messages import STATE_EVERY, Log
-from inngest_connect_asgi.protocol.actions import Tell
-from inngest_connect_asgi.protocol.telling import WARNINGS_REMEMBERED, Telling
+from inngest_connect_asgi.protocol.actions import Send, Tell
+from inngest_connect_asgi.protocol.link import Link
+from inngest_connect_asgi.protocol.telling import (
+    STATE_INTERVAL,
+    WARNINGS_REMEMBERED,
+    Telling,
+)
 from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
 
 from ..simulation import Simulation, lease
@@ -94,3 +99,23 @@ def test_the_state_is_told_soon_or_at_once_and_never_later_than_it_was_to_be() -
 def test_times_are_told_as_unix_time() -> None:
     assert Telling(100.0).wall(1.0) == 101.0
     assert Telling(100.0).wall(None) is None
+
+
+def test_a_frame_of_no_payload_is_sent_over_its_link() -> None:
+    telling = Telling(0.0)
+    telling.send(Link(7, 0.0), wire.WORKER_READY)
+    (send,) = telling.take()
+    assert isinstance(send, Send)
+    assert send.link == 7
+    assert wire.ConnectMessage.FromString(send.data).kind == wire.WORKER_READY
+    assert telling.take() == []
+
+
+def test_a_warning_is_told_with_the_state_however_often_it_comes() -> None:
+    telling = Telling(0.0)
+    telling.warn("key", "text", 1.0)
+    assert telling.state_at == 1.0 + STATE_INTERVAL
+    telling.told_state(2.0, last=True)
+    telling.warn("key", "text", 3.0)
+    assert telling.state_at == 3.0 + STATE_INTERVAL
+    assert len(telling.take()) == 1
