@@ -20,8 +20,7 @@ class Controlled:
     """A server as whoever works against it has it in hand. Every method may be called
     from any thread but the server's own, and blocks."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    _server: Server
 
     def request(
         self,
@@ -61,7 +60,7 @@ class Controlled:
             run_id=run_id,
             step_id=step_id,
         )
-        target = connection or self._newest()
+        target = connection or self._server.router.ready_connections[-1]
         return self._server.wait(self._forward(request, target))
 
     async def _forward(
@@ -80,7 +79,7 @@ class Controlled:
         As the executor does where no acknowledgement has come, and the gateway has
         given the request back.
         """
-        target = connection or self._newest()
+        target = connection or self._server.router.ready_connections[-1]
         self._server.wait(self._server.router.write(delivery, target))
 
     def restart_executor(self, leases: Leases = "lost") -> None:
@@ -159,9 +158,3 @@ class Controlled:
 
     def _targets(self, connection: Connection | None) -> list[Connection]:
         return [connection] if connection is not None else self._server.sockets.open()
-
-    def _newest(self) -> Connection:
-        ready = [
-            each for each in self._server.router.connections if each.phase == "ready"
-        ]
-        return ready[-1]

@@ -20,8 +20,7 @@ class Observed:
     """A server as whoever watches it sees it. Every method may be called from any
     thread."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    _server: Server
 
     @property
     def seen(self) -> list[Seen]:
@@ -50,7 +49,7 @@ class Observed:
     @property
     def ready_connections(self) -> list[Connection]:
         """Those that requests are sent to."""
-        return [each for each in self.connections if each.phase == "ready"]
+        return self._server.router.ready_connections
 
     @property
     def functions(self) -> dict[str, Function]:

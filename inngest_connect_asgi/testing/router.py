@@ -59,6 +59,10 @@ class Router:
         self.connections.clear()
         self.requests.reset()
 
+    @property
+    def ready_connections(self) -> list[Connection]:
+        return [each for each in self.connections if each.phase == "ready"]
+
     # Something changed: whoever waits for a worker looks again.
 
     def wake(self) -> None:
