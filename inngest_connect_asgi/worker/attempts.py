@@ -211,15 +211,15 @@ class Attempts:
         return attempt
 
     def _remove(self, attempt: Attempt) -> None:
-        job_id = attempt.job_id
-        newest = self._known.pop(job_id)
-        if newest is attempt and attempt.older is None:
-            return
-        self._known[job_id] = newest
-        rest = [each for each in self._of_job(job_id) if each is not attempt]
-        del self._known[job_id]
-        for each in reversed(rest):
-            self._add(each)
+        for newer in self._of_job(attempt.job_id):
+            if newer.older is attempt:
+                newer.older = attempt.older
+                return
+        # It is the newest itself.
+        if attempt.older is None:
+            del self._known[attempt.job_id]
+        else:
+            self._known[attempt.job_id] = attempt.older
 
     def _of_job(self, job_id: str) -> Iterator[Attempt]:
         attempt = self._known.get(job_id)
