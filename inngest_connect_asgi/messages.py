@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .configuration import Configuration
+from .errors import quoted
 
 __all__ = [
     "API_REJECTED",
@@ -358,6 +359,18 @@ class Log:
     """The logger."""
     at: float = field(default_factory=time.time)
     """When it was made, in Unix seconds."""
+
+    @classmethod
+    def of(cls, lease: Lease, level: int, message: str, **extra: object) -> Log:
+        """What became of a request, with what to look for on Inngest's side."""
+        # Quoted, as it is from the network.
+        about = f"{quoted(lease.function_slug)}, run {quoted(lease.run_id)}"
+        named = {
+            "request_id": lease.request_id,
+            "run_id": lease.run_id,
+            "function_id": lease.function_slug,
+        }
+        return cls(level, f"{message} ({about})", {**named, **extra})
 
 
 @dataclass(frozen=True)

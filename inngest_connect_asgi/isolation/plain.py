@@ -1,6 +1,7 @@
 """The messages of every run as plain tuples, which marshal takes.
 
-They are most of what goes through a pipe, and a pickle takes three times as long.
+They are most of what goes through a pipe, and to write a pickle of one takes about
+three times as long.
 """
 
 from __future__ import annotations

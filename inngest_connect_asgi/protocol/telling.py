@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
-from ..errors import quoted
 from ..messages import STATE_EVERY, Lease, Log
 from . import frames
 from .actions import Action, Send, Tell
@@ -48,17 +48,9 @@ class Telling:
     def log_of(
         self, lease: Lease, level: int, message: str, now: float, **extra: object
     ) -> None:
-        """Log what became of a request, with what to look for on Inngest's side."""
-        self.log(
-            level,
-            # Quoted, as it is from the network.
-            f"{message} ({quoted(lease.function_slug)}, run {quoted(lease.run_id)})",
-            now,
-            request_id=lease.request_id,
-            run_id=lease.run_id,
-            function_id=lease.function_slug,
-            **extra,
-        )
+        """Log what became of a request, as :meth:`Log.of` names it."""
+        log = Log.of(lease, level, message, **extra)
+        self.do(Tell(replace(log, at=self.epoch + now)))
 
     def warn(self, key: str, message: str, now: float) -> None:
         """Log once in the life of a connection what the network can repeat."""

@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 
 from .. import logs
-from ..errors import describe, quoted
+from ..errors import describe
 from ..messages import Lease, Log, Stalled, Starved
 from . import whereabouts
 from .config import Isolation
@@ -76,14 +76,7 @@ class Records:
     def left(self, lease: Lease) -> None:
         """A request of which nobody is left to tell the server."""
         text = "No runtime is left to tell the server how a run ends"
-        function, run_id = lease.function_slug, lease.run_id
-        extra: dict[str, object] = {
-            "request_id": lease.request_id,
-            "run_id": run_id,
-            "function_id": function,
-        }
-        text = f"{text} ({quoted(function)}, run {quoted(run_id)})"
-        self.log(Log(logging.ERROR, text, extra))
+        self.log(Log.of(lease, logging.ERROR, text))
 
     def stalled(self, message: Stalled) -> None:
         try:
