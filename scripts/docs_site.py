@@ -67,10 +67,14 @@ class Page(html.parser.HTMLParser):
         self.loads += style_urls(text)
 
 
+Pages = dict[pathlib.Path, Page]
+
+
 def main(site: pathlib.Path, repository: str = "") -> int:
     for file in site.rglob("*.html"):
         lead_out(file, site, repository)
-    problems = sorted({*dead_links(site), *fetched(site)})
+    pages = {file.resolve(): Page(file.read_text()) for file in site.rglob("*.html")}
+    problems = sorted({*dead_links(pages, site), *fetched(pages, site)})
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
@@ -96,8 +100,7 @@ def lead_out(file: pathlib.Path, site: pathlib.Path, repository: str) -> None:
     file.write_text(LINK.sub(lead, text))
 
 
-def dead_links(site: pathlib.Path) -> Iterator[str]:
-    pages = {file.resolve(): Page(file.read_text()) for file in site.rglob("*.html")}
+def dead_links(pages: Pages, site: pathlib.Path) -> Iterator[str]:
     for file, page in pages.items():
         if file.name == "404.html":
             # It is served anywhere, and its links are the server's.
@@ -119,10 +122,10 @@ def dead_links(site: pathlib.Path) -> Iterator[str]:
                 yield f"{where}: {link} has no such anchor"
 
 
-def fetched(site: pathlib.Path) -> Iterator[str]:
+def fetched(pages: Pages, site: pathlib.Path) -> Iterator[str]:
     """What is not of the site, and would be fetched."""
-    for file in site.rglob("*.html"):
-        yield from foreign(Page(file.read_text()).loads, file.relative_to(site))
+    for file, page in pages.items():
+        yield from foreign(page.loads, file.relative_to(site.resolve()))
     for file in site.rglob("*.css"):
         yield from foreign(style_urls(file.read_text()), file.relative_to(site))
 
