@@ -8,14 +8,14 @@ import pytest
 from inngest_connect_asgi.isolation import launch
 from inngest_connect_asgi.testing import LocalGateway
 
+from .hosts import prepared
+
 if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
     # The runtime's process runs nothing by itself, and coverage's beginning neither.
-    last = "import_module(sys.argv[1]).main()"
-    begin = (
+    launch._PREPARE = prepared(
         f"import os; os.environ['COVERAGE_PROCESS_CONFIG'] = {measured!r}\n"
-        "import coverage; coverage.process_startup()\n"
+        "import coverage; coverage.process_startup()"
     )
-    launch._PREPARE = launch._PREPARE.replace(last, begin + last)
 
 
 @pytest.fixture

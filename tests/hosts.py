@@ -26,7 +26,7 @@ from inngest_connect_asgi.messages import (
 
 from .simulation import configuration
 
-__all__ = ["Running", "inject", "large_result", "start", "stranger"]
+__all__ = ["Running", "inject", "large_result", "prepared", "start", "stranger"]
 
 
 def start() -> Start:
@@ -41,12 +41,16 @@ def large_result(number: int, size: int) -> Result:
     return Result(lease, Outcome(200, bytes([number % 256]) * size))
 
 
-def inject(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Have every child run this before it becomes one."""
+def prepared(code: str) -> str:
+    """What prepares a child that runs this before it becomes one."""
     last = "import_module(sys.argv[1]).main()"
     assert last in launch._PREPARE
-    prepare = launch._PREPARE.replace(last, f"{code}\n{last}")
-    monkeypatch.setattr(launch, "_PREPARE", prepare)
+    return launch._PREPARE.replace(last, f"{code}\n{last}")
+
+
+def inject(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Have every child run this before it becomes one."""
+    monkeypatch.setattr(launch, "_PREPARE", prepared(code))
 
 
 def stranger(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
