@@ -399,6 +399,8 @@ def test_a_request_that_comes_again_is_acknowledged_but_not_run_again(
     async def main() -> None:
         async with worker(gateway, hold):
             delivery = gateway.request("app-hold")
+            # The function may start before the gateway has read the acknowledgement.
+            await off_loop(delivery.wait_for_ack)
             await off_loop(gate.entered.wait, 5)
             gateway.request("app-hold", request_id=delivery.request_id)
             await off_loop(gateway.wait_until, lambda: len(delivery.acked_by) == 2)
