@@ -127,13 +127,13 @@ class Core:
         if reply is not None:
             self.delivering.send_again(reply, result)
             return self._take(now)
-        self.leases.release(delivery)
         if self.deliveries.is_settled(delivery):
             # Of a runtime that died: the app had not heard of it yet.
             self.telling.do(Tell(Delivered(delivery)))
         elif self.deliveries.is_superseded(delivery):
             self.delivering.drop(result.lease, now)
         else:
+            self.leases.answer(delivery, now)
             self.delivering.add(result)
         self.telling.touch(now)
         return self._take(now)

@@ -147,8 +147,8 @@ class Links:
         self._send_pause(link, now)
         if link.next_status is not None and link.next_status <= now:
             link.next_status = now + link.status_interval
-            request_ids = [held.lease.request_id for held in self._leases]
-            frame = frames.status(request_ids, shutdown_requested=stopping)
+            running = [each.request_id for each in self._leases.running]
+            frame = frames.status(running, shutdown_requested=stopping)
             self._telling.do(Send(link.id, frame))
         return True
 

@@ -62,6 +62,7 @@ from ..processes import (
     environment,
     own_memory,
     peak_memory,
+    the_child,
     wait_gone,
 )
 from ..servers import Metronome, Uvicorn, free_port, silence
@@ -71,11 +72,6 @@ KEY = "signkey-test-" + "ab" * 16
 
 async def noop(ctx: inngest.Context) -> str:
     return "done"
-
-
-def the_child(pid: int | None = None) -> int:
-    (child,) = children(pid or os.getpid())
-    return child
 
 
 async def replaced(gateway: LocalGateway) -> None:
