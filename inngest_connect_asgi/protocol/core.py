@@ -289,6 +289,17 @@ class Core:
 
     def _take(self, now: float) -> list[Action]:
         """What all has been decided, and what follows from it."""
+        state_at = self.telling.state_at
+        if not (
+            self.links.changed
+            or self.links.several
+            or self.replies.waiting
+            or self.ending.begun
+            or state_at is None
+            or state_at <= now
+        ):
+            # Nothing does; so it is with nearly all that comes.
+            return self.telling.take()
         if self.ending.finished:
             # Two events of one turn: the first was the end.
             self.telling.take()

@@ -92,6 +92,7 @@ def go_on_from(parts: Parts, state: State) -> None:
 
 def tell(parts: Parts, now: float) -> None:
     """Tell the app of the state, where that is due or the connection another."""
+    parts.links.changed = False
     told, state_at = parts.told, parts.telling.state_at
     is_due = state_at is not None and state_at <= now
     if not is_due and told is not None and told.connection == connection(parts):
