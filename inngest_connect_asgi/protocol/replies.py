@@ -115,7 +115,9 @@ class Replies:
             if self._by_request.get(delivery.request_id) is reply:
                 del self._by_request[delivery.request_id]
             self.size -= reply.size
-            self._leave_link(reply)
+            if reply.link is not None:
+                self._leave_link(reply)
+                return reply
             self.waiting.pop(delivery, None)
             self._fresh.pop(delivery, None)
             self._flushing.discard(delivery)

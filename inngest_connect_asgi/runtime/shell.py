@@ -90,7 +90,7 @@ class Runtime:
         async with Api(configuration, self._network, self.crash) as self._api:
             try:
                 self._probe = _start_probe(configuration, self._tell)
-                self._step(
+                begin = partial(
                     self._core.start,
                     requests=start.requests,
                     offered=start.offered,
@@ -98,6 +98,7 @@ class Runtime:
                     settled=start.settled,
                     state=start.state,
                 )
+                self._step(begin)
                 early, self._early = self._early or [], None
                 if start.drain is not None:
                     early.append(start.drain)
@@ -163,7 +164,7 @@ class Runtime:
     def _report(self, frames: Iterable[Send | SendReply]) -> None:
         """Tell the core what is on the wire: that is so even after a crash."""
         for frame in frames:
-            self._step(self._core.sent, frame, even_so=True)
+            self._happened(self._core.sent, frame)
 
     def lost(self, link: int, reason: str) -> None:
         self._sockets.pop(link, None)
@@ -176,13 +177,14 @@ class Runtime:
     def _is_over(self) -> bool:
         return self._ended is None or self._ended.done()
 
-    def _step(self, event: Event, *args: Any, even_so: bool = False, **kw: Any) -> None:
-        """Report an event to the core, and do what it says."""
-        ended = self._ended
-        if ended is None or (ended.done() and not even_so):
-            return
+    def _step(self, event: Event, *args: Any) -> None:
+        """Report an event to the core, and do what it says, unless all is over."""
+        if self._ended is not None and not self._ended.done():
+            self._happened(event, *args)
+
+    def _happened(self, event: Event, *args: Any) -> None:
         try:
-            for action in event(*args, now=self._loop.time(), **kw):
+            for action in event(*args, self._loop.time()):
                 self._do(action)
         except BaseException as error:
             self.crash(error)
@@ -286,9 +288,8 @@ class Runtime:
 
     def _call_flush(self, call: Flush) -> None:
         def ended(answer: Answer) -> None:
-            event = self._core.flush_answered
-            status, error = answer.status, answer.error
-            self._step(event, call.delivery, status, answer.body, error=error)
+            event = partial(self._core.flush_answered, error=answer.error)
+            self._step(event, call.delivery, answer.status, answer.body)
             self._end_turn()
 
         self._api.flush(call, ended)
