@@ -90,7 +90,8 @@ class Delivering:
             self.replies.add(lease, size, None)
 
     def _count(self, result: Result) -> None:
-        self.outcomes["repeated"] += result.repeated
+        if result.repeated:
+            self.outcomes["repeated"] += 1
         is_done = result.outcome.status in (200, 206)
         self.outcomes["done" if is_done else "failed"] += 1
 

@@ -301,6 +301,8 @@ class Connection(ClientConnection):
     def process_event(self, event: Any) -> None:
         if not isinstance(event, Frame):
             super().process_event(event)
+        elif event.opcode is Opcode.BINARY and event.fin:
+            self._messages.append(bytes(event.data))
         elif event.opcode is Opcode.CLOSE:
             self.owner.ending()
         elif event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
