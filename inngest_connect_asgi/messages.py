@@ -4,6 +4,9 @@ The runtime lives apart from the app, in a thread or a process of its own. The
 two share nothing but these messages: plain data, so that either side can be
 anywhere. :data:`VERSION` changes when a message does.
 
+Nobody changes a message that there is. Those of every run are not frozen, for all that:
+it would take five times as long to make one.
+
 ========= ========= =========================================================
 message   way       says
 ========= ========= =========================================================
@@ -125,7 +128,7 @@ class Delivery(NamedTuple):
     """The first one."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Lease:
     """What the server wants echoed in everything said about a request."""
 
@@ -146,7 +149,7 @@ class Lease:
         return self.delivery.request_id
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Request:
     """A request that is about to be acknowledged.
 
@@ -161,7 +164,7 @@ class Request:
     """JSON body of an HTTP call request."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Outcome:
     """How a request ended, in the terms of an HTTP call response."""
 
@@ -210,7 +213,7 @@ class Undelivered:
     """Bytes of its body."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Result:
     lease: Lease
     outcome: Outcome
@@ -255,7 +258,7 @@ class Starved:
     """Seconds."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Accepted:
     delivery: Delivery
 
@@ -271,7 +274,7 @@ class Extended:
     lease_id: str
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Delivered:
     delivery: Delivery
 

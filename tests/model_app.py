@@ -52,14 +52,20 @@ class App:
         self.mailbox: list[Result] = []
         """What the app has sent, and the runtime has not got yet."""
         self.pings: list[int] = []
-        self.extended_at = dict.fromkeys(self.running, now)
-        """When the lease of a run was extended last."""
+        self.extended_at = dict.fromkeys([*self.running, *self.results], now)
+        """When the lease of a request was extended last."""
         self.told_at = now
 
     @property
     def held(self) -> set[Delivery]:
         """What runs, and no newer delivery has taken the place of."""
         return {each for each in self.running if self.newest[each.request_id] == each}
+
+    @property
+    def owed(self) -> set[Delivery]:
+        """What runs, and what the server has no reply to."""
+        ended = {each for each in self.results if self.newest[each.request_id] == each}
+        return self.held | ended
 
     def tell(self, message: FromRuntime, now: float) -> None:
         if isinstance(message, Request):
@@ -86,6 +92,10 @@ class App:
             if delivery in self.running:
                 lease = replace(self.running[delivery], lease_id=message.lease_id)
                 self.running[delivery] = lease
+            elif delivery in self.results:
+                result = self.results[delivery]
+                lease = replace(result.lease, lease_id=message.lease_id)
+                self.results[delivery] = replace(result, lease=lease)
         elif isinstance(message, Delivered):
             delivery = message.delivery
             if _body(delivery) not in self.gateway.saved[delivery.request_id]:

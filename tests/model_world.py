@@ -420,6 +420,10 @@ class World:
             lease = core.leases.get(delivery)
             assert lease is not None
             assert lease.lease_id == shell.app.running[delivery].lease_id
+        for delivery, result in shell.app.results.items():
+            # What the next runtime would extend it under.
+            lease = core.leases.get(delivery)
+            assert lease in (None, result.lease) or delivery in mail
 
     @check
     def one_attempt_at_a_time(self) -> None:

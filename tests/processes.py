@@ -14,6 +14,7 @@ __all__ = [
     "is_alive",
     "own_memory",
     "peak_memory",
+    "the_child",
     "wait_gone",
 ]
 
@@ -26,6 +27,12 @@ def children(pid: int) -> list[int]:
         with suppress(FileNotFoundError, ProcessLookupError):
             found += map(int, (task / "children").read_text().split())
     return found
+
+
+def the_child(pid: int | None = None) -> int:
+    """The only one, by default of this process."""
+    (child,) = children(pid or os.getpid())
+    return child
 
 
 def is_alive(pid: int) -> bool:

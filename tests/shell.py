@@ -450,10 +450,10 @@ class Shell:
 
     def check_time(self) -> None:
         live = self.live
-        for delivery in self.app.held:
+        for delivery in self.app.owed:
             last = self.app.extended_at[delivery]
             awaited = any(delivery in s.unanswered for s in self.sockets.values())
-            is_open = live is not None and live.is_open
+            is_open = live is not None and live.is_open and not live.peer.is_cut
             if not is_open or awaited or not self.core.leases.is_extended(delivery):
                 self.app.extended_at[delivery] = self.now
             else:

@@ -149,8 +149,7 @@ def test_the_worker_that_is_started_by_hand_runs(
         process.send_signal(signal.SIGTERM)
     assert answer.status_code == 200
     assert process.returncode == 0
-    (closed,) = closings(gateway)
-    assert closed.reason == "WORKER_SHUTDOWN"
+    assert closings(gateway)[-1].reason == "WORKER_SHUTDOWN"
 
 
 def is_test(code: str) -> bool:

@@ -39,7 +39,7 @@ class Open:
     url: str = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Send:
     """Send a frame; where it bears a delivery, hand it back to ``sent``.
 
@@ -56,7 +56,7 @@ class Send:
         return self.delivery is not None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class SendReply:
     """Send a reply, which may be large: let every other frame overtake it.
 
@@ -65,7 +65,10 @@ class SendReply:
 
     link: int
     result: Result
-    acknowledges = False
+
+    @property
+    def acknowledges(self) -> bool:
+        return False
 
     @property
     def delivery(self) -> Delivery:
@@ -104,7 +107,7 @@ class Flush:
         return self.result.lease.delivery
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Tell:
     """Pass a message to the app."""
 

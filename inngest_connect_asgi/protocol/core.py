@@ -127,13 +127,13 @@ class Core:
         if reply is not None:
             self.delivering.send_again(reply, result)
             return self._take(now)
-        self.leases.release(delivery)
         if self.deliveries.is_settled(delivery):
             # Of a runtime that died: the app had not heard of it yet.
             self.telling.do(Tell(Delivered(delivery)))
         elif self.deliveries.is_superseded(delivery):
             self.delivering.drop(result.lease, now)
         else:
+            self.leases.answer(delivery, now)
             self.delivering.add(result)
         self.telling.touch(now)
         return self._take(now)
@@ -289,6 +289,17 @@ class Core:
 
     def _take(self, now: float) -> list[Action]:
         """What all has been decided, and what follows from it."""
+        state_at = self.telling.state_at
+        if not (
+            self.links.changed
+            or self.links.several
+            or self.replies.waiting
+            or self.ending.begun
+            or state_at is None
+            or state_at <= now
+        ):
+            # Nothing does; so it is with nearly all that comes.
+            return self.telling.take()
         if self.ending.finished:
             # Two events of one turn: the first was the end.
             self.telling.take()

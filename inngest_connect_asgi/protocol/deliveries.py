@@ -41,6 +41,7 @@ class Deliveries:
 
     def settle(self, delivery: Delivery) -> None:
         """Take no notice of this reply, should it come again: it is over."""
+        self.leases.release(delivery)
         # A plain tuple, which the garbage collector soon leaves alone.
         self._settled[tuple(delivery)] = None
         if len(self._settled) > SETTLED_REMEMBERED:

@@ -17,6 +17,8 @@ class HeldLease:
     since: float
     extend_at: float | None
     """When to extend next; ``None`` once the server has refused."""
+    answered_at: float | None = None
+    """When the request was: its reply is on the way."""
 
 
 class Leases:
@@ -32,6 +34,8 @@ class Leases:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._all: dict[Delivery, HeldLease] = {}
+        self.running: dict[Delivery, HeldLease] = {}
+        """Those of requests that have no reply yet, the oldest first."""
         self._by_request: dict[str, Delivery] = {}
         self._due: OrderedDict[Delivery, HeldLease] = OrderedDict()
         """Those that are to be extended, the next one first."""
@@ -82,6 +86,7 @@ class Leases:
         held = self._all.get(delivery)
         if held is None:
             held = self._all[delivery] = HeldLease(lease, now, None)
+            self.running[delivery] = held
         held.lease = lease
         self._by_request[delivery.request_id] = delivery
         held.extend_at = now if extend_now else now + self._interval
@@ -95,9 +100,18 @@ class Leases:
             held.extend_at = now
             self._due.move_to_end(delivery, last=False)
 
+    def answer(self, delivery: Delivery, now: float) -> None:
+        """The request has a reply: hold its lease until the server has that too."""
+        held = self.running.pop(delivery, None)
+        if held is not None:
+            held.answered_at = now
+            if held.extend_at is None:
+                self.release(delivery)
+
     def release(self, delivery: Delivery) -> bool:
-        """The request is done; say whether it was held at all."""
+        """The server has the reply, or never will; say whether it was held at all."""
         self._due.pop(delivery, None)
+        self.running.pop(delivery, None)
         if self._by_request.get(delivery.request_id) == delivery:
             del self._by_request[delivery.request_id]
         return self._all.pop(delivery, None) is not None
@@ -132,12 +146,12 @@ class Leases:
             return held.extend_at
         return None
 
-    def due(self, now: float) -> list[Lease]:
+    def due(self, now: float) -> list[HeldLease]:
         """The leases to extend now; each is due again an interval from now."""
         due = []
         while (next_due := self.next_due) is not None and next_due <= now:
             delivery, held = next(iter(self._due.items()))
             held.extend_at = now + self._interval
             self._due.move_to_end(delivery)
-            due.append(held.lease)
+            due.append(held)
         return due

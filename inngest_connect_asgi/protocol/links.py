@@ -51,6 +51,8 @@ class Links:
         self.get = self._all.get
         self.several = False
         """Whether there is more than one."""
+        self.changed = True
+        """Whether there may be news of the connection."""
         self._last_id = 0
 
     def __len__(self) -> int:
@@ -76,11 +78,13 @@ class Links:
         self._last_id += 1
         link = self.attempt = self._all[self._last_id] = Link(self._last_id, now)
         self.several = len(self._all) > 1
+        self.changed = True
         return link
 
     def go_live(self, link: Link, now: float) -> None:
         """Send requests' answers over this one from now on; another one retires."""
         previous, self.live, self.attempt = self.live, link, None
+        self.changed = True
         link.enter(Phase.LIVE, now)
         link.live_at = now
         if previous is not None:
@@ -90,10 +94,12 @@ class Links:
         """The gateway is closing."""
         link.enter(Phase.RETIRING, now)
         self.live = None
+        self.changed = True
 
     def forget(self, link: Link, now: float) -> None:
         self._all.pop(link.id, None)
         self.several = len(self._all) > 1
+        self.changed = True
         if link is self.live:
             self.live = None
         if link is self.attempt:
@@ -131,6 +137,7 @@ class Links:
             self._send_pause(link, link.pause_at)
         link.next_heartbeat = link.next_status = None
         link.enter(Phase.CLOSING, now)
+        self.changed = True
         # With any other reason, or none, the gateway counts it as unexpected.
         self._telling.do(Close(link.id, WORKER_SHUTDOWN))
         if link is self.live:
@@ -147,8 +154,8 @@ class Links:
         self._send_pause(link, now)
         if link.next_status is not None and link.next_status <= now:
             link.next_status = now + link.status_interval
-            request_ids = [held.lease.request_id for held in self._leases]
-            frame = frames.status(request_ids, shutdown_requested=stopping)
+            running = [each.request_id for each in self._leases.running]
+            frame = frames.status(running, shutdown_requested=stopping)
             self._telling.do(Send(link.id, frame))
         return True
 

@@ -50,7 +50,7 @@ def of(parts: Parts, now: float) -> State:
         leases_held=leases.held,
         leases_extended=leases.extended,
         leases_lost=leases.lost,
-        requests_in_flight=len(leases),
+        requests_in_flight=len(leases.running),
         requests_done=outcomes["done"],
         requests_failed=outcomes["failed"],
         requests_repeated=outcomes["repeated"],
@@ -61,7 +61,7 @@ def of(parts: Parts, now: float) -> State:
                 each.lease.function_slug,
                 epoch + each.since,
             )
-            for each in islice(leases, IN_FLIGHT_SHOWN)
+            for each in islice(leases.running.values(), IN_FLIGHT_SHOWN)
         ),
         replies_waiting=len(replies),
         replies_flushed=replies.flushed,
@@ -92,6 +92,7 @@ def go_on_from(parts: Parts, state: State) -> None:
 
 def tell(parts: Parts, now: float) -> None:
     """Tell the app of the state, where that is due or the connection another."""
+    parts.links.changed = False
     told, state_at = parts.told, parts.telling.state_at
     is_due = state_at is not None and state_at <= now
     if not is_due and told is not None and told.connection == connection(parts):

@@ -41,8 +41,9 @@ def take_over(
     for lease in offered:
         parts.taking.give_up_offered(lease, now)
     for reply in undelivered:
-        parts.leases.release(reply.lease.delivery)
         if parts.deliveries.was_superseded(reply.lease.delivery):
             parts.delivering.drop(reply.lease, now)
         else:
+            parts.taking.take_up(reply.lease, now, extend_now=True)
+            parts.leases.answer(reply.lease.delivery, now)
             parts.delivering.take_over(reply.lease, reply.size)

@@ -17,12 +17,18 @@ from . import frames
 from .actions import Send, Tell
 from .deliveries import Deliveries
 from .delivering import Delivering
+from .leases import HeldLease
 from .link import Link
 from .links import Links
 from .telling import Telling
 from .wire import connect_pb2 as wire
 
 __all__ = ["Taking"]
+
+EXTEND_ANSWERED_FOR = 120.0
+"""Seconds after its reply that a lease is extended where no connection carries that.
+If the lease is over before the server has the reply, it runs the request again
+(pkg/connect/grpc/proxy.go)."""
 
 
 class Taking:
@@ -51,7 +57,9 @@ class Taking:
     @property
     def waits(self) -> bool:
         """Whether something is held, or about to be."""
-        return bool(len(self._leases)) or any(link.unsent_acks for link in self._links)
+        return bool(self._leases.running) or any(
+            link.unsent_acks for link in self._links
+        )
 
     def request(self, link: Link, request: Request, now: float) -> None:
         """Acknowledge a request that came on the live link."""
@@ -128,7 +136,7 @@ class Taking:
         self._telling.log_of(lease, logging.WARNING, text, now)
 
     def give_up_all(self, now: float) -> None:
-        for held in list(self._leases):
+        for held in list(self._leases.running.values()):
             text = "Shut down before a run finished; the server will run it elsewhere"
             self._telling.log_of(held.lease, logging.ERROR, text, now)
             self._leases.release(held.lease.delivery)
@@ -137,11 +145,22 @@ class Taking:
 
     def extend(self, link: Link, now: float) -> None:
         """Extend what is due over the live link: no other is sure to answer."""
-        for lease in self._leases.due(now):
+        for held in self._leases.due(now):
+            lease = held.lease
+            if self._is_forlorn(held, now):
+                self._leases.release(lease.delivery)
             # Without an id the gateway would close the connection.
-            if lease.lease_id and not self._is_in_doubt(lease, link):
+            elif lease.lease_id and not self._is_in_doubt(lease, link):
                 link.extension_sent(lease)
                 self._telling.do(Send(link.id, frames.extend_lease(lease)))
+
+    def _is_forlorn(self, held: HeldLease, now: float) -> bool:
+        """Whether nobody has taken its reply for so long that the server had better
+        try the request again."""
+        if held.answered_at is None or now < held.answered_at + EXTEND_ANSWERED_FOR:
+            return False
+        reply = self._replies.get(held.lease.delivery)
+        return reply is None or reply.link is None
 
     def _is_in_doubt(self, lease: Lease, link: Link) -> bool:
         """Whether another link is about to say which id the lease has by now."""
@@ -178,6 +197,10 @@ class Taking:
         held = self._leases.get(delivery)
         if held is None or held.lease_id != asked.lease_id:
             # It refused an id that another answer has replaced.
+            return
+        if delivery not in self._leases.running:
+            # It has the reply by now, and awaits it no more.
+            self._leases.release(delivery)
             return
         lease = self._leases.lose(delivery)
         if lease is None:

@@ -84,6 +84,7 @@ class Runtime:
         self._loop = asyncio.get_running_loop()
         self._network = Network()
         self._core = Core(configuration, via=self._network.via)
+        self._set_epoch()
         self._timer = Timer(self._loop, self._tick)
         self._ended = self._loop.create_future()
         async with Api(configuration, self._network, self.crash) as self._api:
@@ -180,13 +181,8 @@ class Runtime:
         ended = self._ended
         if ended is None or (ended.done() and not even_so):
             return
-        now = self._loop.time()
-        self._core.telling.epoch = time.time() - now
         try:
-            if (due := self._timer.due) is not None and (late := now - due) > PUNCTUAL:
-                for action in self._core.late(late, now):
-                    self._do(action)
-            for action in event(*args, now=now, **kw):
+            for action in event(*args, now=self._loop.time(), **kw):
                 self._do(action)
         except BaseException as error:
             self.crash(error)
@@ -255,8 +251,16 @@ class Runtime:
         self._end_turn()
 
     def _tick(self) -> None:
+        self._set_epoch()
+        due = self._timer.due
+        if due is not None and (late := self._loop.time() - due) > PUNCTUAL:
+            self._step(self._core.late, late)
         self._step(self._core.tick)
         self._end_turn()
+
+    def _set_epoch(self) -> None:
+        """Now and then: the system's time may be set."""
+        self._core.telling.epoch = time.time() - self._loop.time()
 
     async def _clean_up(self) -> None:
         self._timer.cancel()

@@ -211,15 +211,16 @@ class Attempts:
         return attempt
 
     def _remove(self, attempt: Attempt) -> None:
+        if self._known[attempt.job_id] is attempt:
+            if attempt.older is None:
+                del self._known[attempt.job_id]
+            else:
+                self._known[attempt.job_id] = attempt.older
+            return
         for newer in self._of_job(attempt.job_id):
             if newer.older is attempt:
                 newer.older = attempt.older
                 return
-        # It is the newest itself.
-        if attempt.older is None:
-            del self._known[attempt.job_id]
-        else:
-            self._known[attempt.job_id] = attempt.older
 
     def _of_job(self, job_id: str) -> Iterator[Attempt]:
         attempt = self._known.get(job_id)

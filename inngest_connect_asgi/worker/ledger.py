@@ -55,9 +55,14 @@ class Ledger:
         del self._offered[delivery]
 
     def extend(self, delivery: Delivery, lease_id: str) -> None:
+        # In this order: what is answered meanwhile is found among those.
         run = self._running.get(delivery)
         if run is not None:
             run.lease = replace(run.lease, lease_id=lease_id)
+        result = self._undelivered.get(delivery)
+        if result is not None:
+            lease = replace(result.lease, lease_id=lease_id)
+            self._undelivered[delivery] = replace(result, lease=lease)
 
     def lease(self, delivery: Delivery) -> Lease | None:
         """Under its newest id; ``None`` once there is an answer."""

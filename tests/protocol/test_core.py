@@ -206,7 +206,7 @@ def test_a_connection_that_was_lost_in_a_stall_was_lost_for_its_own_reason() -> 
     assert len(sim.sent(wire.WORKER_READY)) == 2
 
 
-def test_a_result_ends_the_lease_and_is_told_soon() -> None:
+def test_a_result_is_told_soon_and_ends_the_lease_when_the_server_has_it() -> None:
     sim = Simulation()
     link = sim.connect(heartbeat="1h")
     sim.request(link, "r")
@@ -214,8 +214,11 @@ def test_a_result_ends_the_lease_and_is_told_soon() -> None:
     assert sim.core.leases.held == 1
     sim.core.telling.state_at = None
     sim.result("r")
-    assert not len(sim.core.leases)
     assert sim.core.telling.state_at == sim.now + STATE_INTERVAL
+    assert (sim.core.leases.held, len(sim.core.leases.running)) == (1, 0)
+    sim.write(link)
+    sim.ack(link, "r")
+    assert not len(sim.core.leases)
 
 
 @pytest.mark.parametrize("was_told", [True, False])

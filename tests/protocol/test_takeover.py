@@ -46,8 +46,19 @@ def test_what_a_dead_runtime_was_given_is_not_run_unless_it_comes_again() -> Non
 
 def test_a_new_runtime_knows_a_result_that_came_meanwhile() -> None:
     sim = Simulation(requests=[lease("r")], results=[Result(lease("r"), DONE)])
-    assert not len(sim.core.leases)
+    assert not sim.core.leases.running
     assert list(sim.flushes) == ["r"]
+
+
+def test_a_new_runtime_extends_the_lease_of_a_reply_that_it_has_to_deliver() -> None:
+    sim = Simulation(results=[Result(lease("r"), DONE)])
+    link = sim.connect()
+    sim.receive(link, wire.GATEWAY_HEARTBEAT)
+    sim.advance(0)
+    sim.write(link)
+    assert sim.sent(wire.WORKER_REQUEST_EXTEND_LEASE)
+    sim.flush_answer("r")
+    assert not len(sim.core.leases)
 
 
 def test_a_new_runtime_runs_nothing_that_is_over() -> None:

@@ -392,9 +392,79 @@ def test_an_extension_of_what_is_over_or_nobody_has_is_nothing() -> None:
     sim.advance(5)
     sim.write(link)
     sim.result("job")
+    sim.write(link)
+    sim.ack(link, "job")
     sim.extended(link, "job", "lease-2")
     sim.extended(link, "job", None)
     assert (sim.core.leases.extended, sim.core.leases.lost) == (1, 0)
+
+
+def answered(sim: Simulation) -> int:
+    """A link that is to carry a reply."""
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    sim.result("r")
+    return link
+
+
+def test_a_lease_is_extended_until_the_server_has_the_reply() -> None:
+    sim = Simulation()
+    link = answered(sim)
+    # However long that is on its way.
+    for number in range(1, 100):
+        sim.advance(5)
+        _reply, extension = sim.queued[link]
+        sim.queued[link].pop()
+        message = wire.ConnectMessage.FromString(extension.data)
+        assert message.kind == wire.WORKER_REQUEST_EXTEND_LEASE
+        data = wire.WorkerRequestExtendLeaseData.FromString(message.payload)
+        assert data.lease_id == f"lease-{number - 1}"
+        sim.extended(link, "r", f"lease-{number}")
+        assert Extended(Delivery("r", "lease-0"), f"lease-{number}") in sim.told
+    sim.write(link)
+    sim.ack(link, "r")
+    assert not len(sim.core.leases)
+    sim.advance(5)
+    assert not sim.queued.get(link)
+
+
+def test_a_reply_that_nobody_takes_does_not_hold_its_request_for_ever() -> None:
+    sim = Simulation()
+    link = answered(sim)
+    sim.write(link)
+    for number in range(1, 24):
+        sim.advance(5)
+        sim.write(link)
+        sim.extended(link, "r", f"lease-{number}")
+    assert len(extensions(sim)) == 23
+    sim.advance(5)
+    sim.write(link)
+    assert len(extensions(sim)) == 23
+    assert not len(sim.core.leases)
+    # It is not given up, for all that.
+    assert sim.core.replies.of("r")
+
+
+def test_a_lease_that_is_refused_when_there_is_a_reply_is_no_loss() -> None:
+    sim = Simulation()
+    link = answered(sim)
+    sim.advance(5)
+    sim.write(link)
+    sim.extended(link, "r", None)
+    assert not len(sim.core.leases)
+    assert sim.core.leases.lost == 0
+    assert not any("took back" in text for text in sim.logs)
+
+
+def test_a_reply_to_what_was_refused_asks_for_no_lease() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    sim.extended(link, "r", None)
+    sim.result("r")
+    assert not len(sim.core.leases)
 
 
 def test_a_runtime_that_died_may_have_acknowledged_what_it_was_about_to() -> None:

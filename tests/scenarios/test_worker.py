@@ -401,6 +401,8 @@ def test_a_request_that_comes_again_is_acknowledged_but_not_run_again(
     async def main() -> None:
         async with worker(gateway, hold):
             delivery = gateway.request("app-hold")
+            # The function may start before the gateway has read the acknowledgement.
+            await off_loop(delivery.wait_for_ack)
             await off_loop(gate.entered.wait, 5)
             gateway.request("app-hold", request_id=delivery.request_id)
             await off_loop(gateway.wait_until, lambda: len(delivery.acked_by) == 2)
@@ -700,17 +702,19 @@ def test_a_lease_that_is_taken_back_is_not_asked_for_again(
             await off_loop(delivery.wait_for_ack)
             gateway.faults.nack_leases = True
             await off_loop(gateway.wait_until, lambda: delivery.nacks)
+            # On a busy machine it asks once more before it reads the answer.
+            await until(lambda: "took back the lease" in caplog.text)
+            nacks = delivery.nacks
             beats = len(gateway.received("WORKER_HEARTBEAT"))
             await off_loop(
                 gateway.wait_until,
                 lambda: len(gateway.received("WORKER_HEARTBEAT")) > beats + 2,
             )
-            assert delivery.nacks == 1
+            assert delivery.nacks == nacks
             gate.opened.set()
             assert (await off_loop(delivery.wait_for_reply)).status == wire.DONE
 
     run(main)
-    assert "took back the lease" in caplog.text
 
 
 def test_status_reports_where_the_server_asks_for_them() -> None:
