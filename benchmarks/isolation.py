@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import time
-import timeit
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -39,7 +38,7 @@ REQUESTS = 300
 ISOLATIONS = ("none", "thread", "process")
 BLOCKERS = {
     "busy": "an async function computes",
-    "native": "native code keeps the GIL",
+    "seize": "native code keeps the GIL",
 }
 
 STYLE = """\
@@ -84,16 +83,8 @@ def worker(gateway: LocalGateway, isolation: str) -> Iterator[int]:
         process.wait()
 
 
-def native_size(seconds: float) -> int:
-    size = 20_000_000
-    fastest = min(timeit.repeat(lambda: sum(range(size)), number=1, repeat=3))
-    return int(size * seconds / fastest)
-
-
 def track(isolation: str, blocker: str) -> Track:
     data = {"seconds": int(SECONDS)}
-    if blocker == "native":
-        data = {"size": native_size(SECONDS)}
     with (
         LocalGateway(
             heartbeat_interval="1s",

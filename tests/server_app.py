@@ -74,12 +74,6 @@ def crunch(ctx: inngest.ContextSync) -> int:
     return spin(number(ctx, "seconds"))
 
 
-@client.create_function(fn_id="native", trigger=inngest.TriggerEvent(event="native"))
-def native(ctx: inngest.ContextSync) -> int:
-    """Holds the GIL for as long as one call takes."""
-    return sum(range(number(ctx, "size")))
-
-
 @client.create_function(fn_id="seize", trigger=inngest.TriggerEvent(event="seize"))
 def seize(ctx: inngest.ContextSync) -> str:
     """Keeps the GIL, for so many whole seconds."""
@@ -113,7 +107,7 @@ def fork_and_wait() -> None:
 options = json.loads(os.environ.get("TEST_OPTIONS", "{}"))
 functions: list[inngest.Function[Any]] = [
     *(noop, wait, hold),
-    *(sleep, busy, crunch, native, seize),
+    *(sleep, busy, crunch, seize),
 ]
 fork = options.pop("fork", False)
 full_executor = options.pop("full_executor", False)

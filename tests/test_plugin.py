@@ -12,8 +12,13 @@ pytest_plugins = ["pytester"]
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-# The second is what protobuf 4 is written in, from Python 3.12 on.
-STRICT = ("-W", "error", "-W", "ignore:Type google:DeprecationWarning")
+STRICT = (
+    *("-W", "error"),
+    # What protobuf 4 is written in, from Python 3.12 on.
+    *("-W", "ignore:Type google:DeprecationWarning"),
+    # What older Starlettes and uvicorns ask asyncio, from Python 3.14 on.
+    *("-W", "ignore:'asyncio.iscoroutinefunction' is:DeprecationWarning"),
+)
 
 APP = """
 import inngest
