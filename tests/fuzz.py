@@ -38,7 +38,7 @@ from inngest_connect_asgi.network.access import Network
 from inngest_connect_asgi.protocol import frames
 from inngest_connect_asgi.protocol.actions import Send, SendReply
 from inngest_connect_asgi.protocol.durations import parse_duration
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.runtime.gateway_socket import GatewaySocket
 from inngest_connect_asgi.worker.runner import FunctionRunner
 
@@ -165,7 +165,7 @@ def fuzz_core(data: bytes) -> None:
         elif sim.queued:
             # As a kind of message, or its handshake would hardly be found.
             kind = script.number() % 18
-            sim.receive(_pick(script, sim.queued), kind, script.chunk())  # type: ignore[arg-type]
+            sim.receive(_pick(script, sim.queued), kind, script.chunk())
         sim.advance(0.0)
     for message in sim.told:
         list(pipe.Decoder().feed(bytes(pipe.encode(message))))

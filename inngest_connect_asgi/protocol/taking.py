@@ -20,7 +20,7 @@ from .delivering import Delivering
 from .link import Link
 from .links import Links
 from .telling import Telling
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
 
 __all__ = ["Taking"]
 
