@@ -50,11 +50,11 @@ _BLANK = {
     UINT32: 0,
     MESSAGE: None,
 }
-_RANGES = {
-    BOOL: range(2),
-    INT32: range(-(1 << 31), 1 << 31),
-    INT64: range(-(1 << 63), 1 << 63),
-    UINT32: range(1 << 32),
+_LIMITS = {
+    BOOL: (0, 1),
+    INT32: (-(1 << 31), (1 << 31) - 1),
+    INT64: (-(1 << 63), (1 << 63) - 1),
+    UINT32: (0, (1 << 32) - 1),
 }
 # A varint has 64 bits, and a number those of them that its type has.
 _NUMBERS: dict[int, Callable[[int], int]] = {
@@ -186,8 +186,9 @@ def _new(cls: type[M]) -> M:
 
 def _write(parts: list[bytes], tag: bytes, holds: int, value: Any) -> None:
     """What is neither TEXT nor BYTES."""
-    if holds in _RANGES:
-        if value not in _RANGES[holds]:
+    if holds in _LIMITS:
+        low, high = _LIMITS[holds]
+        if not low <= value <= high:
             raise ValueError(f"out of range: {value}")
         parts += (tag, _varint(value & _BITS))
         return
