@@ -12,8 +12,7 @@ pytest_plugins = ["pytester"]
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-# The second is what protobuf 4 is written in, from Python 3.12 on.
-STRICT = ("-W", "error", "-W", "ignore:Type google:DeprecationWarning")
+STRICT = ("-W", "error")
 
 APP = """
 import inngest
