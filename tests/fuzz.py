@@ -42,6 +42,7 @@ from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.runtime.gateway_socket import GatewaySocket
 from inngest_connect_asgi.worker.runner import FunctionRunner
 
+from .protocol.wire import judge
 from .simulation import Simulation, frame, lease
 
 __all__ = ["TARGETS", "seeds"]
@@ -107,6 +108,12 @@ def fuzz_frames(data: bytes) -> None:
     frames.decode(frames.request_ack(request.lease))
     frames.decode(frames.extend_lease(request.lease))
     frames.reply(request.lease, Outcome(200, b""))
+
+
+def fuzz_codec(data: bytes) -> None:
+    """Anything is read, or refused, as protobuf does it."""
+    for kind in judge.CLASSES:
+        judge.agree(kind, data)
 
 
 def fuzz_durations(data: bytes) -> None:
@@ -428,6 +435,7 @@ def fuzz_socket(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": fuzz_frames,
+    "codec": fuzz_codec,
     "durations": fuzz_durations,
     "core": fuzz_core,
     "health": fuzz_health,
@@ -465,6 +473,18 @@ def seeds(target: str) -> list[bytes]:
             frame(wire.GATEWAY_CONNECTION_READY, ready),
             *(request, ready, failed, start),
         ]
+    if target == "codec":
+        hello = wire.WorkerConnectRequestData(
+            auth_data=wire.AuthData(session_token="s"),
+            apps=[wire.AppConfiguration(app_name="a")],
+            started_at=wire.Timestamp(seconds=1, nanos=-1),
+            max_worker_concurrency=300,
+        ).SerializeToString()
+        status = wire.WorkerStatusData(
+            in_flight_request_ids=["r1", "r2"], shutdown_requested=True
+        ).SerializeToString()
+        group = b"\x0b\x13\x08\x01\x14\x0c"
+        return [*(request, ready, failed, start, hello, status), group, group * 2]
     if target == "durations":
         return [b"10s", b"1m30s", b"1.5h", b"500ms", "3µs".encode(), b"0", b"1d2w"]
     if target == "core":
