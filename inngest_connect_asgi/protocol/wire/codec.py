@@ -249,7 +249,9 @@ def _merge(message: Message, data: bytes, depth: int) -> None:
                 inner = values[name] = _new(kind)
             _merge(inner, data[position:stop], depth - 1)
         else:
-            values[name] = _NUMBERS[holds](number)
+            if number > 127 or holds == BOOL:
+                number = _NUMBERS[holds](number)
+            values[name] = number
             stop = position
         position = stop
     if position > end:
