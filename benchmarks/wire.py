@@ -43,7 +43,7 @@ FRAME = connect.ConnectMessage(kind=3, payload=REQUEST).SerializeToString()
 def acknowledgement(wire: Any, payload: bytes = REQUEST) -> bytes:
     """Of a request, all of whose fields are read."""
     data = wire.GatewayExecutorRequestData.FromString(payload)
-    assert data.app_name and data.job_id and data.lease_id and data.request_payload
+    assert all((data.app_name, data.job_id, data.lease_id, data.request_payload))
     written: bytes = wire.WorkerRequestAckData(
         request_id=data.request_id,
         account_id=data.account_id,

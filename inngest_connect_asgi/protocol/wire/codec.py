@@ -143,7 +143,7 @@ class Message:
         """Read a message.
 
         Raises:
-            DecodeError: ``data`` is none.
+            DecodeError: ``data`` is something else.
         """
         message = _new(cls)
         try:
@@ -176,7 +176,7 @@ class Message:
 
 
 def _new(cls: type[M]) -> M:
-    """A blank one, without the arguments of its constructor, which take longer."""
+    """A blank one, sooner than by its constructor."""
     message = cls.__new__(cls)
     message.__dict__ = values = cls._blank.copy()
     for name in cls._lists:
@@ -200,6 +200,8 @@ def _write(parts: list[bytes], tag: bytes, holds: int, value: Any) -> None:
 def _varint(number: int) -> bytes:
     if number < 128:
         return _BYTE[number]
+    if number < 1 << 14:
+        return bytes((number & 127 | 128, number >> 7))
     written = bytearray()
     while number > 127:
         written.append(number & 127 | 128)
@@ -231,8 +233,14 @@ def _merge(message: Message, data: bytes, depth: int) -> None:
         number = data[position]
         position += 1
         if number > 127:
-            most = _LONG if holds in _NUMBERS else _SHORT
-            number, position = _read(data, position - 1, most)
+            # Two bytes are the most that a number usually has.
+            second = data[position]
+            if second < 128:
+                number += (second - 1) << 7
+                position += 1
+            else:
+                most = _LONG if holds in _NUMBERS else _SHORT
+                number, position = _read(data, position - 1, most)
         # Where that is behind the end, it is found out once the loop is over.
         stop = position + number
         if holds == TEXT:
@@ -242,12 +250,14 @@ def _merge(message: Message, data: bytes, depth: int) -> None:
         elif holds == TEXTS:
             values[name].append(data[position:stop].decode())
         elif kind is not None:
-            inner = values[name]
-            if holds == MESSAGES:
-                inner.append(inner := _new(kind))
-            elif inner is None:
-                inner = values[name] = _new(kind)
+            inner = values[name] if holds == MESSAGE else None
+            if inner is None:
+                inner = _new(kind)
             _merge(inner, data[position:stop], depth - 1)
+            if holds == MESSAGE:
+                values[name] = inner
+            else:
+                values[name].append(inner)
         else:
             if number > 127 or holds == BOOL:
                 number = _NUMBERS[holds](number)
