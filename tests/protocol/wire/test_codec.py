@@ -204,7 +204,7 @@ START = connect.StartRequest
         (FRAME, b"\x0e\x00", False),
         (FRAME, b"\x0f\x00", False),
         # Fields that nobody knows, of each wire type.
-        (FRAME, b"\x18\x01\x19" + b"x" * 8 + b"\x1a\x01x\x1d" + b"x" * 4, True),
+        (FRAME, b"\x18\x01\x19" + bytes(8) + b"\x1a\x01x\x1d" + bytes(4), True),
         (FRAME, b"\x9a\x06\x01x", True),
         # A known field of another wire type is one of them.
         (FRAME, b"\x0a\x01x\x10\x01", True),
