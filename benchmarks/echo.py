@@ -11,7 +11,7 @@ import sys
 from typing import cast
 from urllib.parse import urlsplit
 
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from .lean import SUBPROTOCOL, Socket, field, frame, new_event_loop
 
@@ -50,7 +50,7 @@ class Echo(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._ended.set_result(None)
 
-    def _send(self, kind: wire.Kind.ValueType, payload: bytes = b"") -> None:
+    def _send(self, kind: int, payload: bytes = b"") -> None:
         message = wire.ConnectMessage(kind=kind, payload=payload)
         self._socket.send(frame(message.SerializeToString(), masked=True))
 

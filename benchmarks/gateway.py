@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from .lean import HttpServer, Socket, field, frame, upgrade_answer
 from .load import Load
@@ -182,7 +182,7 @@ class Gateway:
         self._live.send(request_id.join(self._parts))
 
 
-def _message(kind: wire.Kind.ValueType, payload: bytes = b"") -> bytes:
+def _message(kind: int, payload: bytes = b"") -> bytes:
     return wire.ConnectMessage(kind=kind, payload=payload).SerializeToString()
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from inngest_connect_asgi.protocol.actions import Action, Open, Send, StartLink
 from inngest_connect_asgi.protocol.core import Core
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from tests.simulation import configuration, frame
 
 from .plot import WIDTH, svg, text

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 
 from .harness import off_loop
@@ -57,10 +57,10 @@ class Wire:
         self.socket = socket
         self.start = start
 
-    async def send(self, kind: wire.Kind.ValueType, payload: bytes = b"") -> None:
+    async def send(self, kind: int, payload: bytes = b"") -> None:
         await self.socket.send(frame(kind, payload))
 
-    async def receive(self, kind: wire.Kind.ValueType) -> bytes:
+    async def receive(self, kind: int) -> bytes:
         data = await asyncio.wait_for(self.socket.recv(), 10)
         assert isinstance(data, bytes)
         message = wire.ConnectMessage.FromString(data)
@@ -122,7 +122,7 @@ class Wire:
         data = await self.receive(wire.WORKER_REQUEST_EXTEND_LEASE_ACK)
         answer = wire.WorkerRequestExtendLeaseAckData.FromString(data)
         assert answer.request_id == request.request_id
-        return answer.new_lease_id
+        return answer.new_lease_id or ""
 
     async def send_reply(self, request: Request, **fields: Any) -> None:
         defaults: dict[str, Any] = {"status": wire.DONE, "body": b'"done"'}

@@ -38,10 +38,11 @@ from inngest_connect_asgi.network.access import Network
 from inngest_connect_asgi.protocol import frames
 from inngest_connect_asgi.protocol.actions import Send, SendReply
 from inngest_connect_asgi.protocol.durations import parse_duration
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.runtime.gateway_socket import GatewaySocket
 from inngest_connect_asgi.worker.runner import FunctionRunner
 
+from .protocol.wire import judge
 from .simulation import Simulation, frame, lease
 
 __all__ = ["TARGETS", "seeds"]
@@ -109,6 +110,12 @@ def fuzz_frames(data: bytes) -> None:
     frames.reply(request.lease, Outcome(200, b""))
 
 
+def fuzz_codec(data: bytes) -> None:
+    """Anything is read, or refused, as protobuf does it."""
+    for kind in judge.CLASSES:
+        judge.agree(kind, data)
+
+
 def fuzz_durations(data: bytes) -> None:
     """Anything is a number of seconds that a clock can take, or a ValueError."""
     try:
@@ -165,7 +172,7 @@ def fuzz_core(data: bytes) -> None:
         elif sim.queued:
             # As a kind of message, or its handshake would hardly be found.
             kind = script.number() % 18
-            sim.receive(_pick(script, sim.queued), kind, script.chunk())  # type: ignore[arg-type]
+            sim.receive(_pick(script, sim.queued), kind, script.chunk())
         sim.advance(0.0)
     for message in sim.told:
         list(pipe.Decoder().feed(bytes(pipe.encode(message))))
@@ -428,6 +435,7 @@ def fuzz_socket(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": fuzz_frames,
+    "codec": fuzz_codec,
     "durations": fuzz_durations,
     "core": fuzz_core,
     "health": fuzz_health,
@@ -465,6 +473,18 @@ def seeds(target: str) -> list[bytes]:
             frame(wire.GATEWAY_CONNECTION_READY, ready),
             *(request, ready, failed, start),
         ]
+    if target == "codec":
+        hello = wire.WorkerConnectRequestData(
+            auth_data=wire.AuthData(session_token="s"),
+            apps=[wire.AppConfiguration(app_name="a")],
+            started_at=wire.Timestamp(seconds=1, nanos=-1),
+            max_worker_concurrency=300,
+        ).SerializeToString()
+        status = wire.WorkerStatusData(
+            in_flight_request_ids=["r1", "r2"], shutdown_requested=True
+        ).SerializeToString()
+        group = b"\x0b\x13\x08\x01\x14\x0c"
+        return [*(request, ready, failed, start, hello, status), group, group * 2]
     if target == "durations":
         return [b"10s", b"1m30s", b"1.5h", b"500ms", "3µs".encode(), b"0", b"1d2w"]
     if target == "core":

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 __all__ = ["HostileServer", "answer", "drops", "endless", "tunnel"]
 

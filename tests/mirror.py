@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "inngest_connect_asgi"
 FOLDERS = ("protocol", "runtime", "isolation")
 CONFIGURATION = """
 [run]
@@ -28,14 +29,14 @@ partial_also = if sys.platform
 
 def modules() -> Iterator[str]:
     for folder in FOLDERS:
-        for file in sorted((ROOT / "inngest_connect_asgi" / folder).glob("*.py")):
+        for file in sorted((PACKAGE / folder).rglob("*.py")):
             if file.stem != "__init__":
-                yield f"{folder}/{file.stem}"
+                yield str(file.relative_to(PACKAGE).with_suffix(""))
 
 
 def complaint(module: str) -> str:
     """What its tests leave out, or empty."""
-    folder, _, name = module.partition("/")
+    folder, _, name = module.rpartition("/")
     tests = f"tests/{folder}/test_{name}.py"
     if not (ROOT / tests).exists():
         return f"there is no {tests}"

@@ -30,7 +30,7 @@ from inngest_connect_asgi.protocol.actions import (
 )
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.links import PAUSE_GAP
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from .model_app import App
 from .simulation import configuration, frame

@@ -37,7 +37,7 @@ from inngest_connect_asgi.protocol.actions import (
     Tell,
 )
 from inngest_connect_asgi.protocol.core import Core
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 __all__ = ["DONE", "Simulation", "configuration", "frame", "lease"]
 
@@ -69,7 +69,7 @@ def lease(request_id: str, lease_id: str = "lease-0") -> Lease:
     )
 
 
-def frame(kind: wire.Kind.ValueType, payload: bytes = b"") -> bytes:
+def frame(kind: int, payload: bytes = b"") -> bytes:
     return wire.ConnectMessage(kind=kind, payload=payload).SerializeToString()
 
 
@@ -185,7 +185,7 @@ class Simulation:
     def delivered(self) -> list[str]:
         return [m.delivery.request_id for m in self.told if isinstance(m, Delivered)]
 
-    def sent(self, kind: wire.Kind.ValueType) -> list[bytes]:
+    def sent(self, kind: int) -> list[bytes]:
         """The payloads of the frames of one kind on the wire."""
         return [message.payload for _, message in self.wire if message.kind == kind]
 
@@ -226,9 +226,7 @@ class Simulation:
         self.do(self.core.opened(link, self.now))
         return link
 
-    def receive(
-        self, link: int, kind: wire.Kind.ValueType, payload: bytes = b""
-    ) -> None:
+    def receive(self, link: int, kind: int, payload: bytes = b"") -> None:
         self.do(self.core.received(link, frame(kind, payload), self.now))
 
     def ready(

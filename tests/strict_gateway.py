@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from inngest_connect_asgi.messages import Delivery
 from inngest_connect_asgi.protocol.links import PAUSE_GAP
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import ulid
 
 from .simulation import frame
@@ -38,7 +38,7 @@ class Written(NamedTuple):
     """A frame that the worker has put on the wire; without a kind, the close frame."""
 
     at: float
-    kind: wire.Kind.ValueType | None
+    kind: int | None
     payload: bytes = b""
     delivery: Delivery | None = None
 
@@ -216,7 +216,7 @@ class StrictGateway:
     def _write(
         self,
         peer: Peer,
-        kind: wire.Kind.ValueType,
+        kind: int,
         payload: bytes = b"",
         granted: Lease | None = None,
     ) -> None:

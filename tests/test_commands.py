@@ -21,7 +21,7 @@ import pytest
 from inngest_connect_asgi.commands import doctor
 from inngest_connect_asgi.health.report import Health
 from inngest_connect_asgi.network.access import Network
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.client import Client
 

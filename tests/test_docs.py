@@ -30,7 +30,7 @@ import inngest_connect_asgi
 from inngest_connect_asgi import InngestConnectMiddleware, connect_worker
 from inngest_connect_asgi.health import endpoints
 from inngest_connect_asgi.prometheus import ConnectMetrics
-from inngest_connect_asgi.protocol.wire import connect_pb2
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker import config
 
@@ -396,8 +396,8 @@ def test_the_picture_of_the_phases_is_that_of_the_table() -> None:
 
 def test_every_kind_of_frame_is_in_the_protocol() -> None:
     text = (DOCS / "protocol.md").read_text()
-    for name, number in connect_pb2.Kind.items():
-        assert f"| {number} | `{name}` |" in text, name
+    for kind in wire.Kind:
+        assert f"| {kind.value} | `{kind.name}` |" in text, kind
 
 
 def test_the_commands_of_the_readme_exist() -> None:

@@ -15,7 +15,7 @@ import httpx
 import inngest
 import pytest
 
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway, sockets
 
 from .bare_worker import opened, start

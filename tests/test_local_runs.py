@@ -11,7 +11,7 @@ import httpx
 import inngest
 import pytest
 
-from inngest_connect_asgi.protocol.wire import connect_pb2
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.calls import MAX_REQUEST_SIZE, build_request, payload
 from inngest_connect_asgi.testing.connection import Seen
@@ -204,7 +204,7 @@ def test_retries_are_requests_of_one_job(gateway: LocalGateway) -> None:
         first, second, rest = (
             (each.request_id, each.job_id)
             for each in requests
-            if isinstance(each, connect_pb2.GatewayExecutorRequestData)
+            if isinstance(each, wire.GatewayExecutorRequestData)
         )
         assert first[0] != second[0]
         assert first[1] == second[1] != rest[1]

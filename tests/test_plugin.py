@@ -14,8 +14,6 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 STRICT = (
     *("-W", "error"),
-    # What protobuf 4 is written in, from Python 3.12 on.
-    *("-W", "ignore:Type google:DeprecationWarning"),
     # What older Starlettes and uvicorns ask asyncio, from Python 3.14 on.
     *("-W", "ignore:'asyncio.iscoroutinefunction' is:DeprecationWarning"),
 )

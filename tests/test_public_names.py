@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -38,3 +40,15 @@ PUBLIC = {
 @pytest.mark.parametrize("module", PUBLIC)
 def test_the_names_of_a_module(module: str) -> None:
     assert sorted(importlib.import_module(module).__all__) == PUBLIC[module]
+
+
+def test_protobuf_is_not_needed() -> None:
+    code = """
+        import sys
+        sys.modules["google.protobuf"] = None
+        import inngest_connect_asgi.commands.doctor
+        import inngest_connect_asgi.isolation.child
+        import inngest_connect_asgi.testing
+    """
+    code = "\n".join(map(str.strip, code.splitlines()))
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,7 +15,7 @@ import inngest
 import trustme
 
 from inngest_connect_asgi import connect_worker
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.service import Worker
 

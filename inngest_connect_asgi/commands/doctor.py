@@ -17,7 +17,7 @@ from ..network import trust
 from ..network.access import Network
 from ..protocol import frames
 from ..protocol.urls import gateway_scheme
-from ..protocol.wire import connect_pb2 as wire
+from ..protocol.wire import connect as wire
 from ..runtime.gateway_socket import (
     LOGGER,
     MAX_MESSAGE_SIZE,

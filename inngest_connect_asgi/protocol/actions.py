@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..messages import Delivery, FromRuntime, Result
 from . import frames
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
 
 __all__ = [
     "Abort",

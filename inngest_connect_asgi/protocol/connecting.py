@@ -20,7 +20,7 @@ from .links import Links
 from .losing import GATEWAY_CLOSING, Losing
 from .telling import Telling
 from .urls import gateway_scheme
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
 
 __all__ = ["Connecting"]
 

@@ -46,7 +46,7 @@ from .actions import Action, Finish, Send, SendReply, Tell
 from .link import Link, Phase
 from .parts import Parts
 from .takeover import take_over
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
 
 __all__ = ["Core"]
 

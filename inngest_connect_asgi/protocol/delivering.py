@@ -17,7 +17,7 @@ from .link import Link
 from .links import Links
 from .replies import Reply
 from .telling import Telling
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
 
 __all__ = ["Delivering"]
 

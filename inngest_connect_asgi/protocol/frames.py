@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
-from google.protobuf.message import Message
-
 from ..configuration import Configuration
 from ..messages import Delivery, Lease, Outcome, Request
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
+from .wire.codec import DecodeError, Message
 
 __all__ = [
     "Malformed",
@@ -39,30 +38,28 @@ class Malformed(ValueError):
     """Bytes from the network that are not the message they claim to be."""
 
 
-def encode(kind: wire.Kind.ValueType, payload: bytes = b"") -> bytes:
+def encode(kind: int, payload: bytes = b"") -> bytes:
     return wire.ConnectMessage(kind=kind, payload=payload).SerializeToString()
 
 
 def name(kind: int) -> str:
     """Of a kind of frame, known or not."""
     try:
-        return wire.Kind.Name(kind)  # type: ignore[arg-type]
+        return wire.Kind(kind).name
     except ValueError:
         return f"message of kind {kind}"
 
 
 def parse(message: type[M], data: bytes) -> M:
-    """Parse one protobuf message.
+    """Parse one message of ``connect.proto``.
 
     Raises:
         Malformed: ``data`` is something else.
     """
     try:
         return message.FromString(data)
-    except Exception as error:
-        # DecodeError, where protobuf is native code. Where it is Python's own, whatever
-        # its parser runs into: UnicodeDecodeError, IndexError, struct.error.
-        raise Malformed(f"not a {message.DESCRIPTOR.name}") from error
+    except DecodeError as error:
+        raise Malformed(f"not a {message.__name__}") from error
 
 
 def decode(data: bytes | str) -> wire.ConnectMessage:
@@ -83,6 +80,7 @@ def worker_connect(
     started_at: float,
 ) -> bytes:
     """The worker's half of the handshake; ``started_at`` in Unix seconds."""
+    seconds, nanoseconds = divmod(int(started_at * 1e9), 10**9)
     data = wire.WorkerConnectRequestData(
         connection_id=start.connection_id,
         instance_id=configuration.instance_id,
@@ -106,9 +104,9 @@ def worker_connect(
         framework="connect",
         sdk_version=configuration.sdk_version,
         sdk_language="py",
+        started_at=wire.Timestamp(seconds=seconds, nanos=nanoseconds),
         max_worker_concurrency=configuration.max_worker_concurrency,
     )
-    data.started_at.FromNanoseconds(int(started_at * 1e9))
     return encode(wire.WORKER_CONNECT, data.SerializeToString())
 
 
@@ -129,7 +127,7 @@ def executor_request(payload: bytes) -> Request:
         env_id=data.env_id,
         app_id=data.app_id,
         function_slug=data.function_slug,
-        step_id=data.step_id if data.HasField("step_id") else None,
+        step_id=data.step_id,
         run_id=data.run_id,
         system_trace_ctx=data.system_trace_ctx,
         user_trace_ctx=data.user_trace_ctx,

@@ -9,7 +9,7 @@ from .actions import Close, Send
 from .leases import Leases
 from .link import Link, Phase
 from .telling import Telling
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
 
 __all__ = ["Links"]
 

@@ -21,7 +21,7 @@ from .stalling import Stalling
 from .taking import Taking
 from .telling import Telling
 from .watch import Lateness
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
 
 __all__ = ["Parts"]
 

@@ -21,7 +21,7 @@ from .leases import HeldLease
 from .link import Link
 from .links import Links
 from .telling import Telling
-from .wire import connect_pb2 as wire
+from .wire import connect as wire
 
 __all__ = ["Taking"]
 

@@ -9,7 +9,6 @@ from ..messages import STATE_EVERY, Lease, Log
 from . import frames
 from .actions import Action, Send, Tell
 from .link import Link
-from .wire import connect_pb2 as wire
 
 __all__ = ["Telling"]
 
@@ -39,7 +38,7 @@ class Telling:
         self._actions.clear()
         return actions
 
-    def send(self, link: Link, kind: wire.Kind.ValueType) -> None:
+    def send(self, link: Link, kind: int) -> None:
         self.do(Send(link.id, frames.encode(kind)))
 
     def log(self, level: int, message: str, now: float, **extra: object) -> None:

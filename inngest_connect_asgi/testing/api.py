@@ -10,15 +10,16 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timezone
+from typing import TypeVar
 
-from google.protobuf.message import DecodeError, Message
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..health.embedded import EmbeddedServer
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
+from ..protocol.wire.codec import DecodeError, Message
 from . import ulid
 from .calls import ENV_ID, identify
 from .connection import Seen
@@ -36,6 +37,8 @@ MAX_EVENT_SIZE = 3 * 1024 * 1024
 
 GROUPS = ("local-1", "local-2")
 """Gateway groups; one gateway stands for both."""
+
+M = TypeVar("M", bound=Message)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -90,27 +93,28 @@ class API:
     # For workers
 
     async def _start(self, request: Request) -> Response:
-        start = connect_pb2.StartRequest()
-        return await self._call(request, "start", start, self.faults.start, self._begin)
+        kind, fault = wire.StartRequest, self.faults.start
+        return await self._call(request, "start", kind, fault, self._begin)
 
     async def _flush(self, request: Request) -> Response:
-        reply = connect_pb2.SDKResponse()
-        return await self._call(request, "flush", reply, self.faults.flush, self._save)
+        kind, fault = wire.SDKResponse, self.faults.flush
+        return await self._call(request, "flush", kind, fault, self._save)
 
     async def _call(
         self,
         request: Request,
         name: str,
-        message: Message,
+        kind: type[M],
         fault: Answer,
-        answer: Callable[[Message], Response],
+        answer: Callable[[M], Response],
     ) -> Response:
         try:
             body = await request.body()
         except ClientDisconnect:
             return _error(400, "the client has left")
+        message: M | None = None
         try:
-            message.ParseFromString(body)
+            message = kind.FromString(body)
         except DecodeError:
             response = _error(400, "could not unmarshal request")
         else:
@@ -140,14 +144,13 @@ class API:
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         return key in self.hashed_signing_keys
 
-    def _begin(self, message: Message) -> Response:
-        assert isinstance(message, connect_pb2.StartRequest)
+    def _begin(self, message: wire.StartRequest) -> Response:
         connection_id, token = ulid.new(), secrets.token_urlsafe()
         excluded = message.exclude_gateways
         groups = [group for group in GROUPS if group not in excluded] or GROUPS
         self.sockets.issued[connection_id] = (token, groups[0])
         return _protobuf(
-            connect_pb2.StartResponse(
+            wire.StartResponse(
                 connection_id=connection_id,
                 gateway_endpoint=self.faults.endpoint or self.gateway_url,
                 gateway_group=groups[0],
@@ -156,8 +159,7 @@ class API:
             )
         )
 
-    def _save(self, message: Message) -> Response:
-        assert isinstance(message, connect_pb2.SDKResponse)
+    def _save(self, message: wire.SDKResponse) -> Response:
         if self.faults.refuses(message.request_id):
             return _error(403, "refused")
         try:
@@ -165,7 +167,7 @@ class API:
         except ValueError:
             return _error(400, "could not unmarshal system trace ctx")
         self.router.requests.save(message)
-        return _protobuf(connect_pb2.FlushResponse(request_id=message.request_id))
+        return _protobuf(wire.FlushResponse(request_id=message.request_id))
 
     # For the SDK
 

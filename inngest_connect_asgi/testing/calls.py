@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from . import ulid
 from .functions import JSON
 from .runs import Run
@@ -46,8 +46,8 @@ def build_request(
     request_id: str | None = None,
     step_id: str = "step",
     job_id: str | None = None,
-) -> connect_pb2.GatewayExecutorRequestData:
-    return connect_pb2.GatewayExecutorRequestData(
+) -> wire.GatewayExecutorRequestData:
+    return wire.GatewayExecutorRequestData(
         request_id=request_id or ulid.new(),
         account_id=ACCOUNT_ID,
         env_id=ENV_ID,
@@ -76,7 +76,7 @@ def _trace_context() -> bytes:
 
 def payload(
     run: Run,
-    request: connect_pb2.GatewayExecutorRequestData,
+    request: wire.GatewayExecutorRequestData,
     attempt: int,
     *,
     use_api: bool,
@@ -131,9 +131,9 @@ def parse_body(body: bytes) -> JSON:
         return body.decode(errors="replace")
 
 
-def operations(reply: connect_pb2.SDKResponse) -> list[dict[str, JSON]]:
+def operations(reply: wire.SDKResponse) -> list[dict[str, JSON]]:
     """What a function wants done next."""
-    if reply.status != connect_pb2.SDKResponseStatus.NOT_COMPLETED:
+    if reply.status != wire.SDKResponseStatus.NOT_COMPLETED:
         return []
     ops = parse_body(reply.body)
     return [

@@ -9,12 +9,12 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from google.protobuf.message import Message
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from ..ends import spawn
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
+from ..protocol.wire.codec import Message
 from .faults import Faults
 from .log import Log
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 WRITE_TIMEOUT = 5.0
 
-Kind = connect_pb2.Kind
+Kind = wire.Kind
 
 Phase = Literal[
     "handshaking",
@@ -58,7 +58,7 @@ Status = Literal["connected", "ready", "draining", "disconnecting", "deleted"]
 
 def kind_name(kind: int) -> str:
     try:
-        return connect_pb2.Kind.Name(kind)  # type: ignore[arg-type]
+        return wire.Kind(kind).name
     except ValueError:
         return str(kind)
 
@@ -127,8 +127,8 @@ class Connection:
     id: str = ""
     group: str = ""
     """The gateway group that ``start`` answered."""
-    hello: connect_pb2.WorkerConnectRequestData = field(
-        default_factory=connect_pb2.WorkerConnectRequestData, repr=False
+    hello: wire.WorkerConnectRequestData = field(
+        default_factory=wire.WorkerConnectRequestData, repr=False
     )
     """WORKER_CONNECT, once it has come."""
     phase: Phase = "handshaking"
@@ -148,7 +148,7 @@ class Connection:
     ``WORKER_SHUTDOWN``, ``UNEXPECTED``, ``GATEWAY_DRAINING``,
     ``CONSECUTIVE_HEARTBEATS_MISSED``, ``MESSAGE_TOO_LARGE``, or the reason in the
     close frame."""
-    status_reports: list[connect_pb2.WorkerStatusData] = field(
+    status_reports: list[wire.WorkerStatusData] = field(
         default_factory=list, repr=False
     )
     """The WORKER_STATUS that were not ignored."""
@@ -267,8 +267,8 @@ class Connection:
         await self._send(kind, message)
 
     async def _send(self, kind: int, message: Message | None) -> bool:
-        frame = connect_pb2.ConnectMessage(
-            kind=kind,  # type: ignore[arg-type]
+        frame = wire.ConnectMessage(
+            kind=kind,
             payload=message.SerializeToString() if message is not None else b"",
         )
         # Logged first: whoever sees the answer must see what it answers.

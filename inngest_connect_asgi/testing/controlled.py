@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ..health.embedded import listen
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from .calls import build_request, call_request
 from .connection import Connection
 from .deliveries import Delivery
@@ -64,7 +64,7 @@ class Controlled:
         return self._server.wait(self._forward(request, target))
 
     async def _forward(
-        self, request: connect_pb2.GatewayExecutorRequestData, connection: Connection
+        self, request: wire.GatewayExecutorRequestData, connection: Connection
     ) -> Delivery:
         known = self._server.router.requests.deliveries.get(request.request_id)
         delivery = known or self._server.router.requests.track(
@@ -116,7 +116,7 @@ class Controlled:
     def freeze(self, connection: Connection | None = None) -> None:
         """Read no more, and write nothing either, but stay connected."""
         for each in self._targets(connection):
-            each.faults.mute = each.faults.ignore = set(connect_pb2.Kind.keys())
+            each.faults.mute = each.faults.ignore = set(wire.Kind.__members__)
             self._server.call(each.socket.transport.pause_reading)
 
     def stop_reading(self, connection: Connection | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from .connection import Connection, Seen
 from .log import Log
 
@@ -15,7 +15,7 @@ __all__ = ["Delivery"]
 class Delivery:
     """A request to a worker, kept up to date."""
 
-    request: connect_pb2.GatewayExecutorRequestData = field(repr=False)
+    request: wire.GatewayExecutorRequestData = field(repr=False)
     log: Log[Seen] = field(repr=False)
     has_executor: bool = field(default=True, repr=False)
     """Whether an executor waits for the reply, or :meth:`LocalGateway.request` sent
@@ -32,7 +32,7 @@ class Delivery:
     """Every lease id handed out, the newest last."""
     extensions: int = 0
     nacks: int = 0
-    reply: connect_pb2.SDKResponse | None = None
+    reply: wire.SDKResponse | None = None
     """The first reply, over the socket or by ``flush``; the others are only
     counted."""
     replies: int = 0
@@ -59,7 +59,7 @@ class Delivery:
         """
         return self.log.wait_until(lambda: self.acked_by, timeout)[-1]
 
-    def wait_for_reply(self, timeout: float = 5.0) -> connect_pb2.SDKResponse:
+    def wait_for_reply(self, timeout: float = 5.0) -> wire.SDKResponse:
         """Return the reply.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from . import ulid
 from .calls import operations, parse_body, step_memo
 from .durations import seconds_until
@@ -30,7 +30,7 @@ class Engine(Protocol):
 
     async def call(
         self, run: Run, step_id: str, attempt: int, job_id: str
-    ) -> connect_pb2.SDKResponse:
+    ) -> wire.SDKResponse:
         """Have a worker go on with a run."""
         ...
 
@@ -90,10 +90,10 @@ class Driver:
         attempt, job_id = 0, ulid.new()
         while True:
             reply = await self.engine.call(run, "step", attempt, job_id)
-            if reply.status == connect_pb2.SDKResponseStatus.DONE:
+            if reply.status == wire.SDKResponseStatus.DONE:
                 self.engine.end(run, "completed", output=parse_body(reply.body))
                 return
-            if reply.status == connect_pb2.SDKResponseStatus.ERROR:
+            if reply.status == wire.SDKResponseStatus.ERROR:
                 attempt = await self._fail(reply, attempt)
                 continue
             ops = operations(reply)
@@ -161,7 +161,7 @@ class Driver:
                 attempt = await self._fail(reply, attempt)
 
     async def _finish_attempt(
-        self, op: dict[str, JSON], reply: connect_pb2.SDKResponse, attempt: int
+        self, op: dict[str, JSON], reply: wire.SDKResponse, attempt: int
     ) -> int:
         """Memoize how a step ended, or wait for its retry.
 
@@ -176,7 +176,7 @@ class Driver:
             return 0
         return await self._retry(reply, attempt)
 
-    async def _fail(self, reply: connect_pb2.SDKResponse, attempt: int) -> int:
+    async def _fail(self, reply: wire.SDKResponse, attempt: int) -> int:
         """Fail the run, or wait for its retry."""
         self.run.attempts = attempt + 1
         if self._was_last(reply, attempt):
@@ -184,19 +184,18 @@ class Driver:
             raise Over
         return await self._retry(reply, attempt)
 
-    def _was_last(self, reply: connect_pb2.SDKResponse, attempt: int) -> bool:
+    def _was_last(self, reply: wire.SDKResponse, attempt: int) -> bool:
         return reply.no_retry or attempt + 1 >= self.run.function.max_attempts
 
-    async def _retry(self, reply: connect_pb2.SDKResponse, attempt: int) -> int:
+    async def _retry(self, reply: wire.SDKResponse, attempt: int) -> int:
         self.engine.progressed()
         await self.run.sleep(self._delay(reply))
         return attempt + 1
 
-    def _delay(self, reply: connect_pb2.SDKResponse) -> float:
+    def _delay(self, reply: wire.SDKResponse) -> float:
+        after = reply.retry_after or ""
         try:
-            if reply.retry_after.isdigit():
-                return float(reply.retry_after)
-            return seconds_until(reply.retry_after)
+            return float(after) if after.isdigit() else seconds_until(after)
         except ValueError:
             return self.engine.retry_delay
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from . import ulid
 from .calls import build_request, payload
 from .connection import Connection, Seen
@@ -241,14 +241,14 @@ class Executor:
 
     async def call(
         self, run: Run, step_id: str, attempt: int, job_id: str
-    ) -> connect_pb2.SDKResponse:
+    ) -> wire.SDKResponse:
         while True:
             with suppress(ExecutorRestarted):
                 return await self._dispatch(run, step_id, attempt, job_id)
 
     async def _dispatch(
         self, run: Run, step_id: str, attempt: int, job_id: str
-    ) -> connect_pb2.SDKResponse:
+    ) -> wire.SDKResponse:
         run.check()
         request = build_request(
             app=run.function.app,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError, Message
-
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
+from ..protocol.wire.codec import DecodeError, Message
 from . import ulid
 from .connection import DRAINING, Connection, Seen, kind_name
 from .router import Router
@@ -23,16 +23,16 @@ DATA_HANDLERS = 5
 CONTROL_MESSAGES = 10
 DATA_MESSAGES = 50
 
-Kind = connect_pb2.Kind
+Kind = wire.Kind
 
 CONTROL = (Kind.WORKER_HEARTBEAT, Kind.WORKER_PAUSE, Kind.WORKER_READY)
 
 PAYLOADS: dict[int, type[Message]] = {
-    Kind.WORKER_CONNECT: connect_pb2.WorkerConnectRequestData,
-    Kind.WORKER_REQUEST_ACK: connect_pb2.WorkerRequestAckData,
-    Kind.WORKER_REPLY: connect_pb2.SDKResponse,
-    Kind.WORKER_REQUEST_EXTEND_LEASE: connect_pb2.WorkerRequestExtendLeaseData,
-    Kind.WORKER_STATUS: connect_pb2.WorkerStatusData,
+    Kind.WORKER_CONNECT: wire.WorkerConnectRequestData,
+    Kind.WORKER_REQUEST_ACK: wire.WorkerRequestAckData,
+    Kind.WORKER_REPLY: wire.SDKResponse,
+    Kind.WORKER_REQUEST_EXTEND_LEASE: wire.WorkerRequestExtendLeaseData,
+    Kind.WORKER_STATUS: wire.WorkerStatusData,
 }
 # What the server closes with where such a payload is invalid. An invalid
 # WORKER_STATUS is ignored.
@@ -88,19 +88,15 @@ class Inbox:
             # The gateway looks at the bytes, whatever the type of the frame.
             data = data.encode()
         now = time.monotonic()
-        frame = connect_pb2.ConnectMessage()
         try:
-            frame.ParseFromString(data)
+            frame = wire.ConnectMessage.FromString(data)
         except DecodeError:
             connection.log.append(Seen(now, "received", "?", connection, data=data))
             raise Refused(1007, "failed to unmarshal Protobuf") from None
         message: Message | None = None
         if frame.kind in PAYLOADS:
-            message = PAYLOADS[frame.kind]()
-            try:
-                message.ParseFromString(frame.payload)
-            except DecodeError:
-                message = None
+            with suppress(DecodeError):
+                message = PAYLOADS[frame.kind].FromString(frame.payload)
         connection.log.append(
             Seen(
                 now,
@@ -159,11 +155,11 @@ class Inbox:
             self._status(frame.message)
         elif frame.message is None and kind in INVALID_PAYLOAD:
             raise Refused(*INVALID_PAYLOAD[kind])
-        elif isinstance(frame.message, connect_pb2.WorkerRequestAckData):
+        elif isinstance(frame.message, wire.WorkerRequestAckData):
             self.router.requests.acknowledge(connection, frame.message)
-        elif isinstance(frame.message, connect_pb2.SDKResponse):
+        elif isinstance(frame.message, wire.SDKResponse):
             await self._reply(frame.message)
-        elif isinstance(frame.message, connect_pb2.WorkerRequestExtendLeaseData):
+        elif isinstance(frame.message, wire.WorkerRequestExtendLeaseData):
             await self._extend(frame.message)
 
     async def _wait_for_faults(self, kind: int) -> None:
@@ -209,27 +205,27 @@ class Inbox:
         if now - self._status_at < STATUS_EVERY:
             return
         self._status_at = now
-        if isinstance(message, connect_pb2.WorkerStatusData):
+        if isinstance(message, wire.WorkerStatusData):
             self.connection.status_reports.append(message)
             self.connection.log.touch()
 
-    async def _reply(self, reply: connect_pb2.SDKResponse) -> None:
+    async def _reply(self, reply: wire.SDKResponse) -> None:
         if self.router.requests.faults.refuses(reply.request_id):
             return
         self.router.requests.save(reply)
         await self.connection.answer(
             Kind.WORKER_REPLY_ACK,
-            connect_pb2.WorkerReplyAckData(request_id=reply.request_id),
+            wire.WorkerReplyAckData(request_id=reply.request_id),
         )
 
-    async def _extend(self, data: connect_pb2.WorkerRequestExtendLeaseData) -> None:
+    async def _extend(self, data: wire.WorkerRequestExtendLeaseData) -> None:
         if not ulid.valid(data.lease_id):
             raise Refused(*INVALID_PAYLOAD[Kind.WORKER_REQUEST_EXTEND_LEASE])
         # The lease is extended, whether or not the answer can be written.
         new_lease_id = self.router.requests.extend(self.connection, data)
         await self.connection.answer(
             Kind.WORKER_REQUEST_EXTEND_LEASE_ACK,
-            connect_pb2.WorkerRequestExtendLeaseAckData(
+            wire.WorkerRequestExtendLeaseAckData(
                 request_id=data.request_id,
                 account_id=data.account_id,
                 env_id=data.env_id,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from .connection import Connection, Seen
 from .executor import Function, Run
 from .server import Server
@@ -75,7 +75,7 @@ class Observed:
         return [seen for seen in self.seen if seen.event == "void"]
 
     @property
-    def replies(self) -> dict[str, connect_pb2.SDKResponse]:
+    def replies(self) -> dict[str, wire.SDKResponse]:
         """The first reply to each request, by request id."""
         return dict(self._server.router.requests.replies)
 

@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from .connection import Connection, Seen
 from .deliveries import Delivery
 
@@ -35,12 +35,12 @@ class Proxy:
         self.requests = router.requests
         self.store = router.requests.store
         self.delivery = delivery
-        self.reply: connect_pb2.SDKResponse | None = None
+        self.reply: wire.SDKResponse | None = None
         self._changed = asyncio.Event()
         self._abandoned = False
         self._until_lease_is_over = False
 
-    async def execute(self) -> connect_pb2.SDKResponse | None:
+    async def execute(self) -> wire.SDKResponse | None:
         """Return the reply, or the error with which the attempt fails.
 
         ``None`` is no reply, and no attempt: the request is leased by somebody else,
@@ -68,7 +68,7 @@ class Proxy:
                 await self.router.changed(self._lease_end() - time.monotonic())
         raise ExecutorRestarted
 
-    def take(self, reply: connect_pb2.SDKResponse) -> None:
+    def take(self, reply: wire.SDKResponse) -> None:
         self.reply = reply
         self.look_again()
 
@@ -81,7 +81,7 @@ class Proxy:
         self._until_lease_is_over = until_lease_is_over
         self._task.cancel()
 
-    async def _execute(self) -> connect_pb2.SDKResponse | None:
+    async def _execute(self) -> wire.SDKResponse | None:
         leased = self._lease_end() > time.monotonic()
         if not leased:
             connection = await self.router.first_route(self.delivery)
@@ -146,8 +146,8 @@ class Proxy:
         )
 
 
-def _error(name: str, message: str) -> connect_pb2.SDKResponse:
-    return connect_pb2.SDKResponse(
-        status=connect_pb2.SDKResponseStatus.ERROR,
+def _error(name: str, message: str) -> wire.SDKResponse:
+    return wire.SDKResponse(
+        status=wire.SDKResponseStatus.ERROR,
         body=json.dumps({"name": name, "message": message}).encode(),
     )

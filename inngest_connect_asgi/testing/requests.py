@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from .connection import Connection, Seen
 from .deliveries import Delivery
 from .faults import Faults
@@ -35,7 +35,7 @@ class Requests:
         self.store = store
         self.wake = wake
         self.deliveries: dict[str, Delivery] = {}
-        self.replies: dict[str, connect_pb2.SDKResponse] = {}
+        self.replies: dict[str, wire.SDKResponse] = {}
         self.executions: Counter[str] = Counter()
         self.proxies: dict[str, Proxy] = {}
         """By request id, who waits for its reply."""
@@ -48,7 +48,7 @@ class Requests:
 
     def track(
         self,
-        request: connect_pb2.GatewayExecutorRequestData,
+        request: wire.GatewayExecutorRequestData,
         *,
         has_executor: bool = True,
     ) -> Delivery:
@@ -73,7 +73,7 @@ class Requests:
     # What workers say about requests
 
     def acknowledge(
-        self, connection: Connection, ack: connect_pb2.WorkerRequestAckData
+        self, connection: Connection, ack: wire.WorkerRequestAckData
     ) -> None:
         delivery = self.deliveries.get(ack.request_id)
         if connection.complete_ack(ack.request_id):
@@ -89,7 +89,7 @@ class Requests:
         self.wake()
 
     def extend(
-        self, connection: Connection, data: connect_pb2.WorkerRequestExtendLeaseData
+        self, connection: Connection, data: wire.WorkerRequestExtendLeaseData
     ) -> str | None:
         """Return the next lease id, or ``None`` where the lease is lost."""
         delivery = self.deliveries.get(data.request_id)
@@ -109,7 +109,7 @@ class Requests:
         self.wake()
         return new_lease_id
 
-    def save(self, reply: connect_pb2.SDKResponse) -> None:
+    def save(self, reply: wire.SDKResponse) -> None:
         """Keep a reply, and tell the executor that waits for it."""
         request_id = reply.request_id
         self.replies.setdefault(request_id, reply)

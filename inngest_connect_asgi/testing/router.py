@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Literal
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from .connection import DRAINING, Connection, Seen
 from .deliveries import Delivery
 from .durations import interval
@@ -81,8 +81,8 @@ class Router:
     # Requests of executors
 
     async def execute(
-        self, request: connect_pb2.GatewayExecutorRequestData
-    ) -> connect_pb2.SDKResponse:
+        self, request: wire.GatewayExecutorRequestData
+    ) -> wire.SDKResponse:
         """Have an attempt executed.
 
         Returns:
@@ -208,7 +208,7 @@ class Router:
                 delivery.request_id, f"the connection is {connection.phase}"
             )
         sent = await connection.send(
-            connect_pb2.Kind.GATEWAY_EXECUTOR_REQUEST, delivery.request
+            wire.Kind.GATEWAY_EXECUTOR_REQUEST, delivery.request
         )
         if not sent:
             connection.complete_ack(delivery.request_id, "it could not be written")

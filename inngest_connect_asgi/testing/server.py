@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..health.embedded import listen
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from .api import API
 from .connection import Seen
 from .executor import Executor
@@ -72,7 +72,7 @@ class Server:
             log=self.log,
             faults=self.faults,
             router=self.router,
-            intervals=connect_pb2.GatewayConnectionReadyData(
+            intervals=wire.GatewayConnectionReadyData(
                 heartbeat_interval=options.heartbeat_interval,
                 extend_lease_interval=options.extend_lease_interval,
                 status_interval=options.status_interval,

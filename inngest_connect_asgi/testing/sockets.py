@@ -16,7 +16,7 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from . import ulid
 from .connection import PHASES, Connection, Seen
 from .durations import interval
@@ -39,7 +39,7 @@ CLOSING = (1001, "connect_gateway_closing")
 STOP_TIMEOUT = 3.0
 """Seconds to wait for connections to be closed when the gateway stops listening."""
 
-Kind = connect_pb2.Kind
+Kind = wire.Kind
 
 
 class Sockets:
@@ -51,7 +51,7 @@ class Sockets:
         log: Log[Seen],
         faults: Faults,
         router: Router,
-        intervals: connect_pb2.GatewayConnectionReadyData,
+        intervals: wire.GatewayConnectionReadyData,
         on_apps: Callable[[Connection], None],
         drain_timeout: float,
     ) -> None:
@@ -198,13 +198,13 @@ class Sockets:
         if frame.kind != Kind.WORKER_CONNECT:
             raise Refused(1008, "connect_worker_hello_invalid_msg")
         message = frame.message
-        if not isinstance(message, connect_pb2.WorkerConnectRequestData):
+        if not isinstance(message, wire.WorkerConnectRequestData):
             raise Refused(1008, "connect_worker_hello_invalid_payload")
         connection.hello = message
         connection.id = message.connection_id
         self._check(connection)
         self.router.requests.store.set_capacity(
-            message.instance_id, message.max_worker_concurrency
+            message.instance_id, message.max_worker_concurrency or 0
         )
         if self.faults.handshake == "sync_failed":
             await self._fail_sync(connection, "could not sync")
@@ -214,7 +214,7 @@ class Sockets:
             await self._fail_sync(connection, str(exc))
         connection.set_status("connected")
         if self.faults.handshake == "garbage_ready":
-            garbage = connect_pb2.ConnectMessage(
+            garbage = wire.ConnectMessage(
                 kind=Kind.GATEWAY_CONNECTION_READY, payload=b"\xff\xff\xff"
             )
             await connection.send_raw(garbage.SerializeToString())
@@ -232,7 +232,7 @@ class Sockets:
         token, group = self.issued.get(hello.connection_id, ("", ""))
         if not ulid.valid(hello.connection_id) or not hello.instance_id or not token:
             raise Refused(1008, "connect_worker_hello_invalid_payload")
-        if hello.auth_data.session_token != token:
+        if hello.auth_data is None or hello.auth_data.session_token != token:
             raise Refused(1008, "connect_authentication_failed")
         if not hello.apps:
             raise Refused(1008, "connect_worker_hello_invalid_payload")
@@ -243,7 +243,7 @@ class Sockets:
     async def _fail_sync(self, connection: Connection, message: str) -> None:
         code = "connect_invalid_function_config"
         await connection.send(
-            Kind.SYNC_FAILED, connect_pb2.SystemError(code=code, message=message)
+            Kind.SYNC_FAILED, wire.SystemError(code=code, message=message)
         )
         raise Refused(1008, code)
 

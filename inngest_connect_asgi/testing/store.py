@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..protocol.wire import connect_pb2
+from ..protocol.wire import connect as wire
 from . import ulid
 
 __all__ = ["Store"]
@@ -43,7 +43,7 @@ class Store:
         self.lease_duration = lease_duration
         self.honour_previous_lease = honour_previous_lease
         self._leases: dict[str, _Lease] = {}
-        self._responses: dict[str, tuple[connect_pb2.SDKResponse, float]] = {}
+        self._responses: dict[str, tuple[wire.SDKResponse, float]] = {}
         self._capacities: dict[str, int] = {}
         self._requests: defaultdict[str, dict[str, float]] = defaultdict(dict)
         """By instance, its requests and until when each counts."""
@@ -117,14 +117,14 @@ class Store:
 
     # Replies
 
-    def save_response(self, response: connect_pb2.SDKResponse) -> None:
+    def save_response(self, response: wire.SDKResponse) -> None:
         """Keep a reply for the executor; the first one to a request wins."""
         _, until = self._responses.get(response.request_id, (None, 0.0))
         if until <= time.monotonic():
             expiry = time.monotonic() + RESPONSE_EXPIRY
             self._responses[response.request_id] = (response, expiry)
 
-    def take_response(self, request_id: str) -> connect_pb2.SDKResponse | None:
+    def take_response(self, request_id: str) -> wire.SDKResponse | None:
         response, until = self._responses.pop(request_id, (None, 0.0))
         return response if until > time.monotonic() else None
 

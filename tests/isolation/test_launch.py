@@ -207,6 +207,7 @@ def test_the_path_is_the_apps(
 
 
 def test_what_the_app_has_found() -> None:
+    importlib.import_module("google.protobuf")
     found = launch.found()
     assert found["websockets"] == (websockets.__file__, list(websockets.__path__))
     # A namespace, whose parts may be anywhere.

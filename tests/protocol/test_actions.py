@@ -11,7 +11,7 @@ from inngest_connect_asgi.protocol.actions import (
     SendReply,
     StartLink,
 )
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import DONE, lease
 

@@ -7,7 +7,7 @@ import pytest
 from inngest_connect_asgi.messages import Delivered, Delivery, Result, State, Withdrawn
 from inngest_connect_asgi.protocol.actions import Finish, Send, Tell
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import DONE, Simulation, frame, lease
 from .twice import FIRST, SECOND, take

@@ -13,7 +13,7 @@ from inngest_connect_asgi.messages import (
 from inngest_connect_asgi.protocol.deliveries import SETTLED_REMEMBERED, Deliveries
 from inngest_connect_asgi.protocol.leases import Leases
 from inngest_connect_asgi.protocol.replies import Replies
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation, lease
 from .twice import FIRST, SECOND, replies, take

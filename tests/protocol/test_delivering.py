@@ -18,7 +18,7 @@ from inngest_connect_asgi.protocol.delivering import (
     REFLUSH_CONCURRENCY,
     SEND_WINDOW,
 )
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import DONE, Simulation, lease
 from .twice import FIRST, SECOND, take

@@ -11,7 +11,7 @@ from inngest_connect_asgi.messages import (
     Stalled,
     Withdrawn,
 )
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import DONE, Simulation, lease
 from .twice import FIRST, take

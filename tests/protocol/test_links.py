@@ -8,7 +8,7 @@ from inngest_connect_asgi.protocol.leases import Leases
 from inngest_connect_asgi.protocol.link import TIMEOUTS, Link, Phase
 from inngest_connect_asgi.protocol.links import Links
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL, Telling
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation, lease
 
@@ -85,7 +85,7 @@ def test_an_old_link_waits_for_the_acks_of_its_replies() -> None:
 
 
 def kinds(sim: Simulation) -> list[str]:
-    return [wire.Kind.Name(message.kind) for _, message in sim.wire]
+    return [wire.Kind(message.kind).name for _, message in sim.wire]
 
 
 def test_a_pause_leaves_the_acknowledgements_before_it_some_time() -> None:
@@ -237,7 +237,7 @@ class Alone:
     def said(self) -> list[str]:
         """The kinds of frames that were sent since this was last asked."""
         return [
-            wire.Kind.Name(wire.ConnectMessage.FromString(action.data).kind)
+            wire.Kind(wire.ConnectMessage.FromString(action.data).kind).name
             if isinstance(action, Send)
             else type(action).__name__
             for action in self.telling.take()

@@ -31,7 +31,7 @@ from inngest_connect_asgi.protocol.losing import (
     Losing,
 )
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL, Telling
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation
 

@@ -12,7 +12,7 @@ from inngest_connect_asgi.protocol.actions import Close, Send, StartLink
 from inngest_connect_asgi.protocol.link import Link, Phase
 from inngest_connect_asgi.protocol.parts import Parts
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation, configuration, lease
 

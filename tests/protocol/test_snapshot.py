@@ -8,7 +8,7 @@ from inngest_connect_asgi.messages import (
     Outcome,
     State,
 )
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation
 

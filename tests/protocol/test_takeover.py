@@ -9,7 +9,7 @@ from inngest_connect_asgi.messages import (
     State,
     Withdrawn,
 )
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import DONE, Simulation, lease
 from .twice import FIRST, SECOND, replies

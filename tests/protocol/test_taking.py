@@ -11,7 +11,7 @@ from inngest_connect_asgi.messages import (
 )
 from inngest_connect_asgi.protocol.actions import Send
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation, lease
 from .twice import FIRST, SECOND, take

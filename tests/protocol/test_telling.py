@@ -12,7 +12,7 @@ from inngest_connect_asgi.protocol.telling import (
     WARNINGS_REMEMBERED,
     Telling,
 )
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation, lease
 
@@ -23,7 +23,7 @@ def test_nonsense_is_counted_and_logged_once_and_the_link_goes_on() -> None:
     for _ in range(100):
         sim.do(sim.core.received(link, b"\xff\xff\xff", sim.now))
         sim.do(sim.core.received(link, "text", sim.now))
-        sim.receive(link, 77)  # type: ignore[arg-type]
+        sim.receive(link, 77)
         sim.receive(link, wire.GATEWAY_EXECUTOR_REQUEST, b"\xff\xff")
         sim.receive(link, wire.GATEWAY_EXECUTOR_REQUEST)
         sim.request(link, "r", app="unknown")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inngest_connect_asgi.messages import Delivery
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation
 

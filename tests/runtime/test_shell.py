@@ -37,7 +37,7 @@ from inngest_connect_asgi.protocol.actions import (
     SendReply,
 )
 from inngest_connect_asgi.protocol.core import Core
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
 

@@ -11,7 +11,7 @@ import inngest
 import pytest
 
 from inngest_connect_asgi import InngestConnectMiddleware, ends
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.calls import call_request
 

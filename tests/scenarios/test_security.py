@@ -31,7 +31,7 @@ from inngest_connect_asgi.messages import (
 )
 from inngest_connect_asgi.protocol import link
 from inngest_connect_asgi.protocol.core import Core
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.runtime import api, gateway_socket
 from inngest_connect_asgi.runtime.gateway_socket import MAX_MESSAGE_SIZE
 from inngest_connect_asgi.runtime.shell import Runtime
@@ -481,6 +481,7 @@ def test_no_secret_is_logged_in_a_whole_life(
     }
     for connection in cloud.connections:
         auth = connection.hello.auth_data
+        assert auth is not None
         secrets |= {auth.session_token, auth.sync_token}
     assert len(secrets) == 2 + 2 * len(cloud.connections)
     # They were listened to, or nothing is shown.

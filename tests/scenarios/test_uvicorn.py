@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 
 from ..harness import closings

@@ -19,7 +19,7 @@ import inngest
 import pytest
 
 from inngest_connect_asgi import InngestConnectMiddleware
-from inngest_connect_asgi.protocol.wire import connect_pb2 as wire
+from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.runs import RUNS_PER_TURN
 
@@ -438,13 +438,13 @@ def test_a_request_for_an_unknown_app_is_not_acknowledged(
         pytest.param([b""], id="empty"),
         pytest.param(["text", "", "\u2028"] * 30, id="text"),
         pytest.param(
-            [wire.ConnectMessage(kind=99).SerializeToString()],  # type: ignore[arg-type]
+            [wire.ConnectMessage(kind=99).SerializeToString()],
             id="unknown kind",
         ),
         pytest.param(
             [
                 wire.ConnectMessage(kind=kind, payload=b"\xff").SerializeToString()
-                for kind in wire.Kind.values()
+                for kind in list(wire.Kind)
                 if kind != wire.GATEWAY_CLOSING
             ],
             id="malformed payloads",
@@ -491,9 +491,11 @@ def test_waits_for_its_handlers_before_it_takes_requests(gateway: LocalGateway) 
                 "trust_probe": "v1",
                 "connect": "v1",
             }
+            assert hello.system_attributes is not None
             assert hello.system_attributes.cpu_cores > 0
             assert hello.system_attributes.mem_bytes > 0
-            assert abs(hello.started_at.ToSeconds() - time.time()) < 60
+            assert hello.started_at is not None
+            assert abs(hello.started_at.seconds - time.time()) < 60
             (start,) = gateway.requests("start")
             assert "authorization" not in start.headers
 
@@ -528,8 +530,9 @@ def test_sends_the_hashed_signing_key_and_never_the_raw_one(
                 secret = KEY.removeprefix("signkey-test-")
                 hashed = start.headers["authorization"].rpartition("-")[2]
                 assert secret not in str(start.headers)
-                token = gateway.connections[0].hello.auth_data.session_token
-                for hidden in (secret, hashed, token):
+                auth = gateway.connections[0].hello.auth_data
+                assert auth is not None
+                for hidden in (secret, hashed, auth.session_token):
                     assert hidden not in caplog.text
 
     run(main)

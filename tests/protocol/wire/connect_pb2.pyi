@@ -4,10 +4,10 @@ isort:skip_file
 The messages of Inngest Connect that a worker and LocalGateway exchange.
 
 Names, numbers and types are the server's (inngest/inngest,
-proto/connect/v1/connect.proto). The package name is our own: the inngest SDK
-registers "connect.v1" in the same default descriptor pool.
+proto/connect/v1/connect.proto). The package name is our own: in the tests the
+inngest SDK registers "connect.v1" in the same default descriptor pool.
 
-Regenerate with scripts/generate-wire.
+connect.py is made of it by scripts/generate-wire.
 """
 
 import builtins
