@@ -25,6 +25,8 @@ __all__ = [
     "DecodeError",
     "Message",
     "field",
+    "size_of",
+    "write_number",
 ]
 
 # What a field holds. An enum is an INT32: a value without a name is as good.
@@ -147,10 +149,14 @@ class Message:
         """
         message = _new(cls)
         try:
-            _merge(message, data, _DEPTH)
+            _merge(message, data, _DEPTH, message._begin(data))
         except (IndexError, UnicodeDecodeError) as error:
             raise DecodeError(str(error)) from error
         return message
+
+    def _begin(self, data: bytes) -> int:
+        """Read the first fields, for as long as all is in order; returns where not."""
+        return 0
 
     def SerializeToString(self) -> bytes:
         """Write the message.
@@ -170,8 +176,7 @@ class Message:
             elif holds != BYTES:
                 _write(parts, tag, holds, value)
                 continue
-            size = len(value)
-            parts += (tag, _BYTE[size] if size < 128 else _varint(size), value)
+            parts += (tag, size_of(value), value)
         return b"".join(parts)
 
 
@@ -187,14 +192,24 @@ def _new(cls: type[M]) -> M:
 def _write(parts: list[bytes], tag: bytes, holds: int, value: Any) -> None:
     """What is neither TEXT nor BYTES."""
     if holds in _LIMITS:
-        low, high = _LIMITS[holds]
-        if not low <= value <= high:
-            raise ValueError(f"out of range: {value}")
-        parts += (tag, _varint(value & _BITS))
+        parts += (tag, write_number(holds, value))
         return
     for each in (value,) if holds == MESSAGE else value:
         body = each.encode() if holds == TEXTS else each.SerializeToString()
-        parts += (tag, _varint(len(body)), body)
+        parts += (tag, size_of(body), body)
+
+
+def write_number(holds: int, value: int) -> bytes:
+    low, high = _LIMITS[holds]
+    if not low <= value <= high:
+        raise ValueError(f"out of range: {value}")
+    return _varint(value & _BITS)
+
+
+def size_of(value: bytes) -> bytes:
+    """What is written before it."""
+    size = len(value)
+    return _BYTE[size] if size < 128 else _varint(size)
 
 
 def _varint(number: int) -> bytes:
@@ -210,14 +225,14 @@ def _varint(number: int) -> bytes:
     return bytes(written)
 
 
-def _merge(message: Message, data: bytes, depth: int) -> None:
-    """Read fields into a message, until the bytes end.
+def _merge(message: Message, data: bytes, depth: int, position: int = 0) -> None:
+    """Read fields into a message, from there until the bytes end.
 
     Raises:
         DecodeError, IndexError, UnicodeDecodeError: They are not such a message.
     """
     values, known, short = message.__dict__, message._known, message._short
-    position, end = 0, len(data)
+    end = len(data)
     while position < end:
         field = short[data[position]]
         if field is not None:
