@@ -219,12 +219,13 @@ def _merge(message: Message, data: bytes, depth: int) -> None:
     values, known, short = message.__dict__, message._known, message._short
     position, end = 0, len(data)
     while position < end:
-        field = short[data[position]]
-        if field is not None:
-            position += 1
-        else:
-            tag, position = _read(data, position, _SHORT)
-            field = known.get(tag)
+        tag = data[position]
+        position += 1
+        field = short[tag]
+        if field is None:
+            if tag > 127:
+                tag, position = _read(data, position - 1, _SHORT)
+                field = known.get(tag)
             if field is None:
                 position = _skip(data, position, tag, depth)
                 continue
@@ -285,18 +286,24 @@ def _skip(data: bytes, position: int, tag: int, depth: int) -> int:
     # Within a group protobuf lets a zero pass.
     if tag < 8:
         raise DecodeError("a field without a number")
+    # A frame may have millions of them, so what is short is not read by _read().
     groups: list[int] = []
     while True:
         number, wire_type = tag >> 3, tag & 7
         if number >= 1 << 29:
             raise DecodeError("no field has such a number")
         if wire_type == _VARINT:
-            _, position = _read(data, position, _LONG)
+            position += 1
+            if data[position - 1] > 127:
+                _, position = _read(data, position - 1, _LONG)
+        elif wire_type == _SIZED:
+            size = data[position]
+            position += 1
+            if size > 127:
+                size, position = _read(data, position - 1, _SHORT)
+            position += size
         elif wire_type == _FIXED64:
             position += 8
-        elif wire_type == _SIZED:
-            size, position = _read(data, position, _SHORT)
-            position += size
         elif wire_type == _FIXED32:
             position += 4
         elif wire_type == _GROUP and len(groups) < depth:
@@ -305,4 +312,7 @@ def _skip(data: bytes, position: int, tag: int, depth: int) -> int:
             raise DecodeError("a group or wire type out of place")
         if not groups:
             return position
-        tag, position = _read(data, position, _SHORT)
+        tag = data[position]
+        position += 1
+        if tag > 127:
+            tag, position = _read(data, position - 1, _SHORT)
