@@ -9,7 +9,8 @@ that, in ``tests/protocol/wire/``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Container
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 __all__ = [
@@ -122,6 +123,8 @@ class Message:
     _short: ClassVar[list[tuple[str, int, type[Message] | None] | None]]
     """The same by the first byte, where that is all of the tag."""
     _rows: ClassVar[list[tuple[str, bytes, int, bool]]]
+    _unknown: ClassVar[re.Pattern[bytes]]
+    """Many fields that it has not: a large frame of rubbish has millions."""
 
     def __init_subclass__(cls) -> None:
         fields: dict[str, _Field] = {
@@ -137,6 +140,7 @@ class Message:
             cls._known[each.tag] = (name, each.holds, each.message)
             cls._rows.append((name, _varint(each.tag), each.holds, each.optional))
         cls._short = [cls._known.get(byte) for byte in range(128)] + [None] * 128
+        cls._unknown = re.compile(_run(cls._known), re.DOTALL)
 
     @classmethod
     def FromString(cls: type[M], data: bytes) -> M:
@@ -173,6 +177,21 @@ class Message:
             size = len(value)
             parts += (tag, _BYTE[size] if size < 128 else _varint(size), value)
         return b"".join(parts)
+
+
+def _run(known: Container[int]) -> bytes:
+    """A pattern of fields that are not known, with tags of one byte.
+
+    Groups, and what has a size, are not for patterns. It is not for ever, as that takes
+    memory.
+    """
+    first = [b""] * 8
+    for tag in range(8, 128):
+        if tag not in known:
+            first[tag & 7] += b"\\x%02x" % tag
+    number = b"[%b][\\x80-\\xff]{0,%d}[\\x00-\\x7f]" % (first[_VARINT], _LONG - 1)
+    fixed = b"[%b].{8}|[%b].{4}" % (first[_FIXED64], first[_FIXED32])
+    return b"(?:%b|%b){1,1000}" % (number, fixed)
 
 
 def _new(cls: type[M]) -> M:
@@ -226,6 +245,12 @@ def _merge(message: Message, data: bytes, depth: int) -> None:
             if tag > 127:
                 tag, position = _read(data, position - 1, _SHORT)
                 field = known.get(tag)
+            elif not tag & 2:
+                # It has neither a size nor a group.
+                run = message._unknown.match(data, position - 1)
+                if run is not None:
+                    position = run.end()
+                    continue
             if field is None:
                 position = _skip(data, position, tag, depth)
                 continue
@@ -286,7 +311,6 @@ def _skip(data: bytes, position: int, tag: int, depth: int) -> int:
     # Within a group protobuf lets a zero pass.
     if tag < 8:
         raise DecodeError("a field without a number")
-    # A frame may have millions of them, so what is short is not read by _read().
     groups: list[int] = []
     while True:
         number, wire_type = tag >> 3, tag & 7
