@@ -189,15 +189,15 @@ class Replies:
 
     def _leave_link(self, reply: Reply) -> None:
         delivery, link = reply.delivery, reply.link
+        assert link is not None
         self._sent.pop(delivery, None)
         reply.link = reply.ack_by = None
-        if link is not None:
-            carried = self._by_link[link]
-            del carried[delivery]
-            if not carried:
-                del self._by_link[link]
-            if link in self._postponed:
-                self._postponed[link].pop(delivery, None)
+        carried = self._by_link[link]
+        del carried[delivery]
+        if not carried:
+            del self._by_link[link]
+        if link in self._postponed:
+            self._postponed[link].pop(delivery, None)
 
     # To the flush API.
 

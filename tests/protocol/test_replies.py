@@ -129,6 +129,16 @@ def test_those_that_were_never_flushed_go_first() -> None:
     assert (kept.flushing, kept.reflushing) == (1, 0)
 
 
+def test_what_the_api_refuses_is_given_to_a_connection() -> None:
+    kept = replies("a")
+    reply = kept.next_to_flush(0.0, retry=False)
+    assert reply is not None
+    kept.flush_failed(reply.delivery, 5.0, link=LINK)
+    assert kept.unacknowledged(LINK)
+    assert (reply.link, reply.failures, reply.flush_at) == (LINK, 1, 5.0)
+    assert not kept.waiting
+
+
 def test_a_failure_of_what_is_not_being_flushed_says_nothing() -> None:
     kept = replies("a")
     kept.flush_failed(delivery("a"), 1.0)

@@ -115,7 +115,7 @@ def _message(message: Descriptor) -> Iterator[str]:
         yield "        return stop"
     if message.name in WRITTEN_STRAIGHT:
         yield from ("", "    @staticmethod")
-        yield "    def written(*, "
+        yield from ("    def written(", "        *,")
         for each in fields:
             yield f"        {_parameter(each)},"
         yield "    ) -> bytes:"
@@ -169,18 +169,24 @@ def _parameter(field: FieldDescriptor) -> str:
     return f"{field.name}: {annotation} = {blank}"
 
 
+def _literal(value: bytes) -> str:
+    """With the quotation marks that ruff would give it."""
+    text = repr(value)
+    return text if '"' in text else f'b"{text[2:-1]}"'
+
+
 def _write(field: FieldDescriptor) -> Iterator[str]:
     holds = TYPES[field.type][0]
-    value, tag = field.name, bytes([_tag(field)])
+    value, tag = field.name, _literal(bytes([_tag(field)]))
     is_there = f"{value} is not None" if field.has_presence else value
     yield f"        if {is_there}:"
     if holds not in ("TEXT", "BYTES"):
-        yield f"            parts += ({tag!r}, write_number({holds}, {value}))"
+        yield f"            parts += ({tag}, write_number({holds}, {value}))"
         return
     if holds == "TEXT":
         yield f"            text = {value}.encode()"
         value = "text"
-    yield f"            parts += ({tag!r}, size_of({value}), {value})"
+    yield f"            parts += ({tag}, size_of({value}), {value})"
 
 
 def _field(field: FieldDescriptor) -> str:
