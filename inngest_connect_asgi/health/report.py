@@ -18,7 +18,7 @@ from .. import logs
 from ..configuration import Configuration
 from ..errors import last_line
 from ..libraries import version
-from ..messages import SILENCE, State
+from ..messages import SILENCE, Moved, State
 
 __all__ = ["DESCRIPTION", "Event", "Health", "Sample", "Verdict", "facts"]
 
@@ -86,6 +86,10 @@ class Health:
     ) -> None:
         self.facts = facts or {}
         self.state = State("connecting", at=time.time())
+        self.lives_in = self.facts.get("isolation", "thread")
+        """Where the runtime does: a place it has moved to, or the option."""
+        self.lives_since: float | None = None
+        """When it moved there."""
         self.not_started: str | None = None
         """Why there is no worker at all."""
         self.crashed: str | None = None
@@ -99,6 +103,7 @@ class Health:
     def begin(self, facts: dict[str, str]) -> None:
         """There is a worker now, and this is what it is."""
         self.facts = facts
+        self.lives_in = facts.get("isolation", "thread")
         self.not_started = None
         self.crashed = None
         self._updated_at = self._clock()
@@ -126,6 +131,11 @@ class Health:
             )
             while state.at - self.samples[0].at > HISTORY:
                 self.samples.popleft()
+
+    def moved(self, message: Moved) -> None:
+        """The runtime lives elsewhere."""
+        self.lives_in, self.lives_since = message.to, self.now()
+        self.events.append(Event(self.lives_since, f"moved to a {message.to}"))
 
     def fail(self, reason: str) -> None:
         """There is no worker, or no longer one, and this is why."""
@@ -209,7 +219,7 @@ class Health:
         either while native code holds the interpreter's lock, and then goes on.
         """
         limit: float | None = SILENCE
-        if self.facts.get("isolation") != "process":
+        if self.lives_in != "process":
             limit = self._wedge_timeout
         stopped = self.state.connection == "stopped"
         return limit is not None and not stopped and self.silence() > limit
@@ -293,6 +303,9 @@ class Health:
             "replies:waiting": [_count(state.replies_waiting)],
             "replies:flushed": [_count(state.replies_flushed)],
             "replies:givenUp": [_count(state.replies_given_up)],
+            "runtime:isolation": [
+                {"observedValue": self.lives_in, "time": _time(self.lives_since)}
+            ],
             "runtime:lag": [_seconds(state.runtime_lag)],
             "app:lag": [_seconds(self.app_lag(), status=lag_status)],
             **_logging(),

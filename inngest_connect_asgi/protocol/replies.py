@@ -159,6 +159,11 @@ class Replies:
             reply.ack_by = ack_by
             self._sent[delivery] = reply
 
+    @property
+    def is_carried(self) -> bool:
+        """Whether a connection is to carry one, or has, and there is no ack yet."""
+        return bool(self._by_link)
+
     def unacknowledged(self, link: int) -> bool:
         """Whether a reply that went over ``link`` still wants its ack."""
         return link in self._by_link

@@ -57,7 +57,7 @@ MAX_CONCURRENCY = 2**31 - 1
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
-Isolation = Literal["thread", "process"]
+Isolation = Literal["auto", "thread", "process"]
 
 
 @dataclass(frozen=True)
@@ -277,6 +277,8 @@ def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
     value = option if option is not None else environ.get(ISOLATION, "").strip()
     if value in ("", "thread"):
         return "thread"
+    if value == "auto":
+        return "auto"
     if value == "process":
         if getattr(sys, "frozen", False) or not os.access(
             sys.executable or "", os.X_OK
@@ -286,7 +288,9 @@ def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
                 'or embedded program does not have; use "thread"'
             )
         return "process"
-    raise ConfigurationError(f'{name} must be "thread" or "process", not {value!r}')
+    raise ConfigurationError(
+        f'{name} must be "auto", "thread" or "process", not {value!r}'
+    )
 
 
 def check_gateway_url(

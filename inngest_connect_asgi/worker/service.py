@@ -13,8 +13,9 @@ from ..errors import StartupError, describe
 from ..health.report import Health, facts
 from ..integrations import observers as integrations
 from ..isolation.mailbox import Mailbox
+from ..isolation.moving import MovingHost
 from ..isolation.process import ProcessHost
-from ..isolation.supervisor import Supervisor
+from ..isolation.supervisor import Host, Supervisor
 from ..isolation.thread import ThreadHost
 from ..messages import (
     Accepted,
@@ -23,6 +24,7 @@ from ..messages import (
     Extended,
     FromRuntime,
     Log,
+    Moved,
     Outcome,
     Ping,
     Pong,
@@ -36,7 +38,7 @@ from ..messages import (
     Withdrawn,
 )
 from .attempts import Attempt, Attempts
-from .config import Settings
+from .config import Isolation, Settings
 from .ledger import Ledger
 from .records import Records, level
 from .runs import Runs
@@ -111,8 +113,9 @@ class Worker:
         )
         self._records = Records(threading.get_ident(), settings.isolation)
         self._observers = integrations.observers(self._configuration, self._records.log)
-        host = ProcessHost() if settings.isolation == "process" else ThreadHost()
-        self._supervisor = Supervisor(host, self._make_start, self._tell)
+        self._supervisor = Supervisor(
+            _host(settings.isolation), self._make_start, self._tell
+        )
         try:
             self._supervisor.start()
         except BaseException:
@@ -219,6 +222,9 @@ class Worker:
             self._records.stalled(message)
         elif isinstance(message, Starved):
             self._records.starved(message)
+        elif isinstance(message, Moved):
+            self._health.moved(message)
+            self._records.moved(message)
         else:
             if isinstance(message, Stopped) and message.error is not None:
                 self._health.crash(message.error)
@@ -285,3 +291,11 @@ class Worker:
             self._supervisor.send(result)
         except BaseException as error:
             self._unforeseen(error)
+
+
+def _host(isolation: Isolation) -> Host:
+    if isolation == "process":
+        return ProcessHost()
+    if isolation == "thread":
+        return ThreadHost()
+    return MovingHost(ProcessHost(), "process")
