@@ -21,7 +21,6 @@ from ..messages import (
     Leave,
     Log,
     Moved,
-    Pong,
     Request,
     Result,
     Start,
@@ -30,7 +29,6 @@ from ..messages import (
     Withdrawn,
 )
 from .supervisor import Host
-from .thread import ThreadHost
 
 __all__ = ["MovingHost"]
 
@@ -54,12 +52,13 @@ class MovingHost:
     knows it.
 
     Args:
+        first: Where it begins, a thread.
         home: Where to move.
         name: What the option ``isolation`` calls that.
     """
 
-    def __init__(self, home: Host, name: str) -> None:
-        self._thread = ThreadHost()
+    def __init__(self, first: Host, home: Host, name: str) -> None:
+        self._first = first
         self._home = home
         self._name = name
         self._lock = threading.RLock()
@@ -90,7 +89,7 @@ class MovingHost:
         self._start, self._tell, self._state = start, tell, None
         error = None
         try:
-            self._thread.run(start, self._hear_old)
+            self._first.run(start, self._hear_old)
         except BaseException as raised:
             error = raised
         with self._lock:
@@ -110,27 +109,27 @@ class MovingHost:
         if isinstance(message, Drain):
             self._begin_drain(message)
         elif phase is Phase.STILL:
-            self._thread.send(message)
+            self._first.send(message)
         elif phase is Phase.HOME:
             self._home.send(message)
         elif isinstance(message, Result):
             # One that finds nobody is kept by the app, and adopted.
             is_taken = message.lease.delivery in self._taken
-            (self._home if is_taken else self._thread).send(message)
-        elif isinstance(message, Pong):
+            (self._home if is_taken else self._first).send(message)
+        else:
             # Whoever did not ask takes no notice.
-            self._thread.send(message)
+            self._first.send(message)
             self._home.send(message)
 
     def crash(self, error: BaseException) -> None:
         """Have :meth:`run` raise ``error``, if there is a runtime; from any thread."""
-        self._thread.crash(error)
+        self._first.crash(error)
         self._home.crash(error)
 
     def _begin_drain(self, drain: Drain) -> None:
         with self._lock:
             self._drain = drain
-            self._thread.send(drain)
+            self._first.send(drain)
             if self._phase is not Phase.LEAVING:
                 self._home.send(drain)
             # Otherwise it is told once it has adopted what there is to finish.
@@ -217,7 +216,7 @@ class MovingHost:
     def _leave(self) -> None:
         if self._phase is Phase.ARRIVING and self._drain is None:
             self._phase = Phase.LEAVING
-            self._thread.send(Leave())
+            self._first.send(Leave())
 
     def _ended(self, error: BaseException | None) -> None:
         with self._lock:

@@ -298,4 +298,4 @@ def _host(isolation: Isolation) -> Host:
         return ProcessHost()
     if isolation == "thread":
         return ThreadHost()
-    return MovingHost(ProcessHost(), "process")
+    return MovingHost(ThreadHost(), ProcessHost(), "process")

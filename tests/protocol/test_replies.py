@@ -169,3 +169,12 @@ def test_the_oldest_that_wait_are_given_up_until_the_rest_fits() -> None:
     kept = replies("x", "y", "z", link=LINK, capacity=25)
     assert list(kept.overflow()) == []
     assert len(kept) == 3
+
+
+def test_one_that_a_connection_has_is_carried() -> None:
+    kept = replies("a")
+    assert not kept.is_carried
+    kept.add(lease("b"), 10, LINK)
+    assert kept.is_carried
+    kept.settle(delivery("b"))
+    assert not kept.is_carried
