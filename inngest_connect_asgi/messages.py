@@ -51,6 +51,7 @@ __all__ = [
     "FAILURE_REASONS",
     "HANDSHAKE_FAILED",
     "HEARTBEAT_TIMEOUT",
+    "PLACES",
     "RECONNECT_REASONS",
     "RUNTIME_CRASHED",
     "SILENCE",
@@ -110,6 +111,7 @@ CONNECTIONS = (
     "stopping",
     "stopped",
 )
+PLACES = ("thread", "process")
 RECONNECT_REASONS = (
     CLOSING,
     HEARTBEAT_TIMEOUT,
@@ -345,6 +347,8 @@ class State:
     """
     at: float = 0.0
     """When this was so."""
+    lives_in: str = ""
+    """Where the runtime does: one of :data:`PLACES`."""
     connection_id: str | None = None
     gateway_group: str | None = None
     connected_at: float | None = None

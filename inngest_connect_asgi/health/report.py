@@ -18,7 +18,7 @@ from .. import logs
 from ..configuration import Configuration
 from ..errors import last_line
 from ..libraries import version
-from ..messages import SILENCE, Moved, State
+from ..messages import SILENCE, State
 
 __all__ = ["DESCRIPTION", "Event", "Health", "Sample", "Verdict", "facts"]
 
@@ -86,10 +86,8 @@ class Health:
     ) -> None:
         self.facts = facts or {}
         self.state = State("connecting", at=time.time())
-        self.lives_in = self.facts.get("isolation", "thread")
-        """Where the runtime does: a place it has moved to, or the option."""
-        self.lives_since: float | None = None
-        """When it moved there."""
+        self.moved_at: float | None = None
+        """When the runtime came to live where it lives now."""
         self.not_started: str | None = None
         """Why there is no worker at all."""
         self.crashed: str | None = None
@@ -103,7 +101,6 @@ class Health:
     def begin(self, facts: dict[str, str]) -> None:
         """There is a worker now, and this is what it is."""
         self.facts = facts
-        self.lives_in = facts.get("isolation", "thread")
         self.not_started = None
         self.crashed = None
         self._updated_at = self._clock()
@@ -125,17 +122,15 @@ class Health:
         before, self.state = self.state, state
         if state.connection != before.connection:
             self.events.append(Event(state.at, _describe(state)))
+        if before.lives_in and state.lives_in != before.lives_in:
+            self.moved_at = state.at
+            self.events.append(Event(state.at, f"moved to a {state.lives_in}"))
         if not self.samples or abs(state.at - self.samples[-1].at) >= 1.0:
             self.samples.append(
                 Sample(state.at, state.round_trip, state.runtime_lag, self.app_lag())
             )
             while state.at - self.samples[0].at > HISTORY:
                 self.samples.popleft()
-
-    def moved(self, message: Moved) -> None:
-        """The runtime lives elsewhere."""
-        self.lives_in, self.lives_since = message.to, self.now()
-        self.events.append(Event(self.lives_since, f"moved to a {message.to}"))
 
     def fail(self, reason: str) -> None:
         """There is no worker, or no longer one, and this is why."""
@@ -219,7 +214,7 @@ class Health:
         either while native code holds the interpreter's lock, and then goes on.
         """
         limit: float | None = SILENCE
-        if self.lives_in != "process":
+        if self.state.lives_in != "process":
             limit = self._wedge_timeout
         stopped = self.state.connection == "stopped"
         return limit is not None and not stopped and self.silence() > limit
@@ -304,7 +299,7 @@ class Health:
             "replies:flushed": [_count(state.replies_flushed)],
             "replies:givenUp": [_count(state.replies_given_up)],
             "runtime:isolation": [
-                {"observedValue": self.lives_in, "time": _time(self.lives_since)}
+                {"observedValue": state.lives_in, "time": _time(self.moved_at)}
             ],
             "runtime:lag": [_seconds(state.runtime_lag)],
             "app:lag": [_seconds(self.app_lag(), status=lag_status)],

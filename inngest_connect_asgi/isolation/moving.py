@@ -84,12 +84,16 @@ class MovingHost:
             BaseException: It crashed; so did the other one, if there were two.
         """
         if self._phase is Phase.HOME:
-            self._home.run(start, tell)
+            self._home.run(lambda: _living_in(self._name, start()), tell)
             return
         self._start, self._tell, self._state = start, tell, None
+
+        def start_first() -> Start:
+            return _living_in("thread", start())
+
         error = None
         try:
-            self._first.run(start, self._hear_old)
+            self._first.run(start_first, self._hear_old)
         except BaseException as raised:
             error = raised
         with self._lock:
@@ -187,10 +191,8 @@ class MovingHost:
 
     def _run_home(self) -> None:
         def start() -> Start:
-            start = self._start()
             return replace(
-                start,
-                configuration=replace(start.configuration, isolation=self._name),
+                _living_in(self._name, self._start()),
                 requests=(),
                 offered=(),
                 undelivered=(),
@@ -230,3 +232,9 @@ class MovingHost:
                     )
                     self._tell(Log(logging.ERROR, text))
             self._home_ended.set()
+
+
+def _living_in(place: str, start: Start) -> Start:
+    """For the reports."""
+    configuration = replace(start.configuration, isolation=place)
+    return replace(start, configuration=configuration)

@@ -33,6 +33,7 @@ def of(parts: Parts, now: float) -> State:
     return State(
         connection=connection(parts),
         at=epoch + now,
+        lives_in=parts.configuration.isolation,
         connection_id=link.connection_id if link else None,
         gateway_group=link.gateway_group if link else None,
         connected_at=wall(link.live_at) if link else None,

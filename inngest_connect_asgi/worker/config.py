@@ -275,10 +275,10 @@ def _probe(
 def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
     name = "isolation" if option is not None else ISOLATION
     value = option if option is not None else environ.get(ISOLATION, "").strip()
-    if value in ("", "thread"):
-        return "thread"
-    if value == "auto":
+    if value in ("", "auto"):
         return "auto"
+    if value == "thread":
+        return "thread"
     if value == "process":
         if getattr(sys, "frozen", False) or not os.access(
             sys.executable or "", os.X_OK

@@ -40,8 +40,8 @@ class Records:
     def __init__(self, loop_thread: int, isolation: Isolation) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = loop_thread
-        self._lives_in: str = isolation
-        """Where the runtime does, by the option, until it has moved."""
+        self._isolation: str = isolation
+        """The option; once the runtime has moved, where to."""
         self._written = asyncio.Event()
         self._writer = logs.Writer(self._ended)
 
@@ -93,7 +93,7 @@ class Records:
             f"The Connect runtime got no time to run for {message.lag:.1f} s, and sent "
             "no heartbeats: "
         )
-        if self._lives_in == "process":
+        if self._isolation == "process":
             text += "the machine is overloaded, or was suspended"
         else:
             # From in here they look the same.
@@ -102,12 +102,12 @@ class Records:
                 'suspended, or the machine is overloaded. isolation="process" keeps '
                 "the connection out of reach of the first"
             )
-        if self._lives_in == "auto":
+        if self._isolation == "auto":
             text += ", and that is where it moves now"
         self.log(Log(logging.WARNING, text))
 
     def moved(self, message: Moved) -> None:
-        self._lives_in = message.to
+        self._isolation = message.to
         text = (
             f'The Connect runtime has moved, in {message.took:.1f} s: isolation="'
             f'{message.to}", which would have it there from the start'

@@ -223,7 +223,6 @@ class Worker:
         elif isinstance(message, Starved):
             self._records.starved(message)
         elif isinstance(message, Moved):
-            self._health.moved(message)
             self._records.moved(message)
         else:
             if isinstance(message, Stopped) and message.error is not None:

@@ -147,7 +147,7 @@ def test_where_nothing_can_be_started_it_stays(
             await until(lambda: "and stays in its thread" in caplog.text)
             ended = await off_loop(gateway.wait_for_run, gateway.send("test"))
             assert ended.status == "completed"
-            assert lives_in(worker) == "auto"
+            assert lives_in(worker) == "thread"
 
     with LocalGateway() as gateway:
         run(lambda: main(gateway))

@@ -120,7 +120,7 @@ def test_metrics_are_named_as_the_field_does(observed: Observed) -> None:
     answer = httpx.get(observed.probe + "/metrics", headers={"accept": accept})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     families = list(parse_openmetrics(answer.text))  # type: ignore[no-untyped-call]
-    assert len(families) == 18
+    assert len(families) == 19
     for family in families:
         assert family.name.startswith("inngest_connect_")
         assert family.documentation

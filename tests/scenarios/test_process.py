@@ -269,7 +269,7 @@ def test_in_a_thread_such_code_is_told_of_once_with_the_cure(
     slow_gateway: LocalGateway,
 ) -> None:
     gateway = slow_gateway
-    with Uvicorn(gateway.environ) as server:
+    with Uvicorn(gateway.environ, isolation="thread") as server:
         gateway.wait_for_worker()
         for _ in range(2):
             gateway.wait_for_run(gateway.send("seize", {"seconds": 2}), 30)
