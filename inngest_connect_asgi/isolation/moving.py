@@ -99,10 +99,16 @@ class MovingHost:
         with self._lock:
             is_alone = self._phase is Phase.STILL
         if not is_alone:
-            was_over = self._home_ended.is_set()
-            self._hand_over(error)
+            was_over, failed = self._home_ended.is_set(), None
+            try:
+                self._hand_over(error)
+            except BaseException as raised:
+                failed = raised
+                self._home.crash(raised)
             self._home_ended.wait()
-            if self._home_error is not None or not was_over:
+            if failed is not None:
+                error = failed
+            elif self._home_error is not None or not was_over:
                 error = self._home_error
         if error is not None:
             raise error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -333,3 +334,18 @@ def test_an_end_of_the_new_one_does_not_hide_the_crash_of_the_old() -> None:
     assert moving.host._home_ended.wait(5)
     moving.first.end(BOOM)
     assert moving.end() is BOOM
+
+
+def test_where_what_is_left_can_not_be_told_both_end() -> None:
+    def fail() -> Start:
+        raise BANG
+
+    moving = Moving()
+    moving.leave()
+    moving.host._start = fail
+    moving.first.end()
+    while not moving.home.crashes:
+        time.sleep(0.01)
+    assert moving.home.crashes == [BANG]
+    moving.home.end(BOOM)
+    assert moving.end() is BANG
