@@ -21,8 +21,8 @@ from inngest_connect_asgi.messages import (
     Outcome,
     Result,
     Start,
-    State,
 )
+from inngest_connect_asgi.state import State
 
 from .simulation import configuration
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 from logging import WARNING
 
 from ..errors import describe
-from ..messages import SILENCE, VERSION, FromApp, FromRuntime, Log, Start, Stopped
+from ..messages import VERSION, FromApp, FromRuntime, Log, Start, Stopped
 from ..network import access as network
 from ..network import trust
+from ..state import SILENCE
 from . import launch, pipe
 from .outbox import Outbox
 

@@ -18,16 +18,9 @@ from inngest_connect_asgi.isolation.outbox import Outbox
 from inngest_connect_asgi.isolation.process import Ear, ProcessCrashed, ProcessHost
 from inngest_connect_asgi.isolation.supervisor import Host
 from inngest_connect_asgi.isolation.thread import ThreadHost
-from inngest_connect_asgi.messages import (
-    Drain,
-    FromRuntime,
-    Log,
-    Pong,
-    Start,
-    State,
-    Stopped,
-)
+from inngest_connect_asgi.messages import Drain, FromRuntime, Log, Pong, Start, Stopped
 from inngest_connect_asgi.runtime.shell import Runtime
+from inngest_connect_asgi.state import State
 
 from ..hosts import Running, inject, large_result, start, stranger
 from ..processes import wait_gone
@@ -401,7 +394,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         """
 import asyncio, time
-from inngest_connect_asgi.messages import State
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.runtime.shell import Runtime
 run = Runtime.run
 async def talk(self, start):

@@ -29,7 +29,6 @@ from inngest_connect_asgi.messages import (
     Result,
     Start,
     Starved,
-    State,
     Wanted,
 )
 from inngest_connect_asgi.protocol import watch
@@ -43,6 +42,7 @@ from inngest_connect_asgi.protocol.actions import (
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.runtime.shell import Runtime
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.testing import LocalGateway
 
 from ..harness import closings, off_loop, run, until
@@ -445,13 +445,13 @@ def test_one_runtime_goes_on_with_what_another_leaves(gateway: LocalGateway) -> 
             old.send(Leave())
             await until(lambda: old.all(State)[-1].connection == "stopped")
             assert not [log for log in new.all(Log) if log.level > logging.INFO]
-            # With the port of the other one.
-            new.send(Adopt(requests=(request.lease,)), Result(request.lease, DONE))
-            url = f"http://127.0.0.1:{probe.port}/healthz"
-            await off_loop(urllib.request.urlopen, url, timeout=5)
-            await new.wait_for(Delivered)
-            assert (await off_loop(sent.wait_for_reply)).body == DONE.body
-            new.send(Drain(0.0))
-            await asyncio.wait_for(task, 10)
+        # With the port of the other one.
+        new.send(Adopt(requests=(request.lease,)), Result(request.lease, DONE))
+        url = f"http://127.0.0.1:{probe.port}/healthz"
+        await off_loop(urllib.request.urlopen, url, timeout=5)
+        await new.wait_for(Delivered)
+        assert (await off_loop(sent.wait_for_reply)).body == DONE.body
+        new.send(Drain(0.0))
+        await asyncio.wait_for(task, 10)
 
     run(main)
