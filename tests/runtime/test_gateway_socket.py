@@ -273,7 +273,7 @@ def test_a_message_in_very_many_pieces_takes_no_more_than_one_in_few() -> None:
             assert socket._connection is not None
             connection.transport.write(first + (piece + empty * 9) * pieces)
             fragments = socket._connection._fragments
-            await until(lambda: len(fragments) >= 2 * (pieces + 1))
+            await until(lambda: len(fragments) >= 2 * (pieces + 1), 60)
             assert sys.getsizeof(fragments) < 4 * 2 * pieces
             connection.transport.write(last + first.replace(b"\x02", b"\x82", 1))
             await until(lambda: len(listener.messages) == 2)
