@@ -57,7 +57,7 @@ MAX_CONCURRENCY = 2**31 - 1
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
-Isolation = Literal["thread", "process"]
+Isolation = Literal["thread", "interpreter", "process"]
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,16 @@ def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
                 'or embedded program does not have; use "thread"'
             )
         return "process"
-    raise ConfigurationError(f'{name} must be "thread" or "process", not {value!r}')
+    if value == "interpreter":
+        if not libraries.is_installed("concurrent.interpreters"):
+            raise ConfigurationError(
+                f'{name}="interpreter" needs Python 3.14 or later, and this is '
+                f'{platform.python_version()}; use "process" or "thread"'
+            )
+        return "interpreter"
+    raise ConfigurationError(
+        f'{name} must be "thread", "interpreter" or "process", not {value!r}'
+    )
 
 
 def check_gateway_url(

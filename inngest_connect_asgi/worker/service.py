@@ -6,15 +6,17 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .. import logs
 from ..errors import StartupError, describe
 from ..health.report import Health, facts
 from ..integrations import observers as integrations
+from ..isolation.interpreter import InterpreterHost
 from ..isolation.mailbox import Mailbox
 from ..isolation.process import ProcessHost
-from ..isolation.supervisor import Supervisor
+from ..isolation.supervisor import Host, Supervisor
 from ..isolation.thread import ThreadHost
 from ..messages import (
     Accepted,
@@ -36,13 +38,20 @@ from ..messages import (
     Withdrawn,
 )
 from .attempts import Attempt, Attempts
-from .config import Settings
+from .config import Isolation, Settings
 from .ledger import Ledger
 from .records import Records, level
 from .runs import Runs
 from .threads import THREAD_NAME, FunctionThreads
 
 __all__ = ["Worker"]
+
+HOSTS: dict[Isolation, Callable[[], Host]] = {
+    "thread": ThreadHost,
+    "interpreter": InterpreterHost,
+    "process": ProcessHost,
+}
+"""Where a runtime may live."""
 
 STOP_GRACE = 5.0
 """Seconds that the runtime may take to stop, beyond ``shutdown_timeout``."""
@@ -111,7 +120,7 @@ class Worker:
         )
         self._records = Records(threading.get_ident(), settings.isolation)
         self._observers = integrations.observers(self._configuration, self._records.log)
-        host = ProcessHost() if settings.isolation == "process" else ThreadHost()
+        host = HOSTS[settings.isolation]()
         self._supervisor = Supervisor(host, self._make_start, self._tell)
         try:
             self._supervisor.start()

@@ -33,7 +33,7 @@ from inngest_connect_asgi import (
     logs,
 )
 from inngest_connect_asgi.isolation import pipe
-from inngest_connect_asgi.isolation.child import LogForwarder
+from inngest_connect_asgi.isolation.far_end import LogForwarder
 from inngest_connect_asgi.messages import Accepted, FromRuntime, Log, Request, State
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.taking import Taking
@@ -786,7 +786,7 @@ def is_for_writing(fd: int) -> bool:
 def test_one_that_hangs_is_replaced_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.process.SILENCE", 5.0)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.ear.SILENCE", 5.0)
 
     async def main(gateway: LocalGateway) -> None:
         entered, leave = asyncio.Event(), asyncio.Event()
@@ -868,7 +868,7 @@ def test_a_package_that_was_upgraded_beneath_it_says_so(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.process.VERSION", 0)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.ear.VERSION", 0)
 
     async def main() -> None:
         client = make_client(gateway)
