@@ -94,14 +94,14 @@ def fail(self, messages):
     raise {error.__name__}("of the runtime")
 Runtime.receive = fail
 """
-    if host is ProcessHost:
-        inject(monkeypatch, code)
-    else:
+    if host is ThreadHost:
 
         def fail(self: Runtime, messages: object) -> None:
             raise error("of the runtime")
 
         monkeypatch.setattr(Runtime, "receive", fail)
+    else:
+        inject(monkeypatch, code)
     running = Running(host())
     running.host.send(Pong(1))
     ended = running.end()

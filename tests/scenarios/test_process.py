@@ -55,6 +55,7 @@ from ..harness import (
     until,
     worker,
 )
+from ..hosts import ISOLATIONS
 from ..processes import (
     children,
     descriptors,
@@ -583,7 +584,7 @@ def crash_once(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return crash
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_one_that_dies_during_shutdown_is_replaced_and_loses_nothing(
     isolation: str, gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
