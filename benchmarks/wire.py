@@ -44,7 +44,8 @@ def acknowledgement(wire: Any, payload: bytes = REQUEST) -> bytes:
     """Of a request, all of whose fields are read."""
     data = wire.GatewayExecutorRequestData.FromString(payload)
     assert all((data.app_name, data.job_id, data.lease_id, data.request_payload))
-    written: bytes = wire.WorkerRequestAckData(
+    return _written(
+        wire.WorkerRequestAckData,
         request_id=data.request_id,
         account_id=data.account_id,
         env_id=data.env_id,
@@ -54,18 +55,17 @@ def acknowledgement(wire: Any, payload: bytes = REQUEST) -> bytes:
         system_trace_ctx=data.system_trace_ctx,
         user_trace_ctx=data.user_trace_ctx,
         run_id=data.run_id,
-    ).SerializeToString()
-    return written
+    )
 
 
 def exchange(wire: Any) -> bytes:
     payload = acknowledgement(wire, wire.ConnectMessage.FromString(FRAME).payload)
-    written: bytes = wire.ConnectMessage(kind=5, payload=payload).SerializeToString()
-    return written
+    return _written(wire.ConnectMessage, kind=5, payload=payload)
 
 
 def reply(wire: Any, body: bytes) -> bytes:
-    response = wire.SDKResponse(
+    payload = _written(
+        wire.SDKResponse,
         request_id=ID,
         account_id=UUID,
         env_id=UUID,
@@ -77,8 +77,15 @@ def reply(wire: Any, body: bytes) -> bytes:
         system_trace_ctx=ECHOED["system_trace_ctx"],
         run_id=ID,
     )
-    payload = response.SerializeToString()
-    written: bytes = wire.ConnectMessage(kind=6, payload=payload).SerializeToString()
+    return _written(wire.ConnectMessage, kind=6, payload=payload)
+
+
+def _written(message: Any, **fields: Any) -> bytes:
+    written: bytes
+    if message.__module__ == connect.__name__:
+        written = message.written(**fields)
+    else:
+        written = message(**fields).SerializeToString()
     return written
 
 

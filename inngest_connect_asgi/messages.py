@@ -14,6 +14,8 @@ Start     app → run connect, with this configuration; first of all
 Result    app → run this request is done, with this outcome; or here it is again
 Pong      app → run the app's event loop has got to a ping
 Drain     app → run take no new requests, finish, and stop
+Leave     app → run another runtime goes on: take no new requests, and end
+Adopt     app → run go on with what another runtime has left
 Request   run → app this request is about to be acknowledged: keep it
 Accepted  run → app its acknowledgement is on the wire: run it
 Withdrawn run → app it is not ours after all: forget it
@@ -23,6 +25,7 @@ Wanted    run → app send the result of this request again
 Ping      run → app answer from the app's event loop
 Stalled   run → app the app's event loop has not answered for a while
 Starved   run → app the runtime itself got no time to run
+Moved     run → app the runtime lives elsewhere now
 State     run → app the runtime's state, on every change and every two seconds
 Log       run → app a log record, for the app's ``logging`` tree
 Stopped   run → app the runtime has ended; last of all
@@ -48,12 +51,14 @@ __all__ = [
     "FAILURE_REASONS",
     "HANDSHAKE_FAILED",
     "HEARTBEAT_TIMEOUT",
+    "PLACES",
     "RECONNECT_REASONS",
     "RUNTIME_CRASHED",
     "SILENCE",
     "STATE_EVERY",
     "VERSION",
     "Accepted",
+    "Adopt",
     "Delivered",
     "Delivery",
     "Drain",
@@ -62,7 +67,9 @@ __all__ = [
     "FromRuntime",
     "InFlight",
     "Lease",
+    "Leave",
     "Log",
+    "Moved",
     "Outcome",
     "Ping",
     "Pong",
@@ -78,7 +85,7 @@ __all__ = [
     "Withdrawn",
 ]
 
-VERSION = 3
+VERSION = 4
 
 STATE_EVERY = 2.0
 """Seconds after which a runtime tells its state, if nothing has changed."""
@@ -104,6 +111,7 @@ CONNECTIONS = (
     "stopping",
     "stopped",
 )
+PLACES = ("thread", "interpreter", "process")
 RECONNECT_REASONS = (
     CLOSING,
     HEARTBEAT_TIMEOUT,
@@ -194,6 +202,8 @@ class Start:
     """The last one of that runtime, whose counts go on."""
     drain: Drain | None = None
     """The app is shutting down already."""
+    beside: bool = False
+    """Another runtime lives: what it leaves, and its port, come with an Adopt."""
     log_level: int = 30
     """Lowest level that the app's loggers let through."""
     environ: dict[str, str] = field(default_factory=dict, repr=False)
@@ -229,6 +239,22 @@ class Drain:
 
 
 @dataclass(frozen=True)
+class Leave:
+    pass
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """As those of :class:`Start`."""
+
+    requests: tuple[Lease, ...] = ()
+    offered: tuple[Lease, ...] = ()
+    undelivered: tuple[Undelivered, ...] = ()
+    settled: tuple[Delivery, ...] = ()
+    state: State | None = None
+
+
+@dataclass(frozen=True)
 class Pong:
     """The answer of the app's event loop to a :class:`Ping`."""
 
@@ -255,6 +281,16 @@ class Starved:
     """The runtime itself got no time to run for a while."""
 
     lag: float
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The runtime lives elsewhere now, and all that it had has moved with it."""
+
+    to: str
+    """As the option ``isolation`` has it."""
+    took: float
     """Seconds."""
 
 
@@ -311,6 +347,8 @@ class State:
     """
     at: float = 0.0
     """When this was so."""
+    lives_in: str = ""
+    """Where the runtime does: one of :data:`PLACES`."""
     connection_id: str | None = None
     gateway_group: str | None = None
     connected_at: float | None = None
@@ -382,7 +420,7 @@ class Stopped:
     """A traceback, where the runtime crashed."""
 
 
-FromApp = Start | Result | Drain | Pong
+FromApp = Start | Result | Drain | Leave | Adopt | Pong
 FromRuntime = (
     Request
     | Accepted
@@ -393,6 +431,7 @@ FromRuntime = (
     | Ping
     | Stalled
     | Starved
+    | Moved
     | State
     | Log
     | Stopped

@@ -39,6 +39,7 @@ from inngest_connect_asgi import InngestConnectMiddleware
 from inngest_connect_asgi.configuration import Configuration
 from inngest_connect_asgi.context import CURRENT
 from inngest_connect_asgi.isolation import supervisor
+from inngest_connect_asgi.isolation.supervisor import Host, Supervisor
 from inngest_connect_asgi.messages import Lease, Request, Result
 from inngest_connect_asgi.protocol.actions import Action
 from inngest_connect_asgi.protocol.core import Core
@@ -126,6 +127,7 @@ class Campaign:
         self.gateway: Gateway
         self.crash = threading.Event()
         self.saboteur = Saboteur()
+        self.host: Host | None = None
         self._requests = requests
         self._pace = pace
         self._faults = faults or tuple(FAULTS)
@@ -154,6 +156,12 @@ class Campaign:
         def impatient(settings: Settings) -> Configuration:
             return replace(configuration(settings), reconnect_cap=RECONNECT_CAP)
 
+        init = Supervisor.__init__
+
+        def noting_the_host(made: Supervisor, host: Host, *args: Any) -> None:
+            self.host = host
+            init(made, host, *args)
+
         trouble.observe()
         logger = logging.getLogger("inngest_connect_asgi")
         logger.addHandler(self._log)
@@ -165,6 +173,7 @@ class Campaign:
             with (
                 patch(Core, "tick", tick_or_crash),
                 patch(Settings, "configuration", impatient),
+                patch(Supervisor, "__init__", noting_the_host),
                 # It is killed more often than any bug would kill it.
                 patch(supervisor, "MAX_CRASHES", 1_000_000),
                 patch(supervisor, "RESPAWN_CAP", RESPAWN_CAP),
@@ -178,6 +187,11 @@ class Campaign:
         self._judge()
         self.ledger.leaked.update(_left_over() - before)
         return self.ledger
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the runtime lives in a child."""
+        return self.isolation == "process" or bool(children(os.getpid()))
 
     async def _main(self) -> None:
         with (
@@ -274,7 +288,7 @@ class Campaign:
     def _memory(self) -> int:
         """Bytes that the runtime has, and LocalGateway has not."""
         gc.collect()
-        if self.isolation == "process":
+        if self.in_process:
             return sum(own_memory(pid) for pid in children(os.getpid()))
         snapshot = tracemalloc.take_snapshot().filter_traces(
             [
@@ -440,7 +454,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--jobs", type=int, default=2, help="campaigns at once")
-    parser.add_argument("--isolation", choices=("thread", "process"))
+    parser.add_argument("--isolation", choices=("thread", "process", "auto"))
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=())
     parser.add_argument(
         "--soak", action="store_true", help="10,000 requests, 500 reconnects"
@@ -449,7 +463,7 @@ def main() -> int:
         "--write", action="store_true", help="write docs/campaign.md, when it is clean"
     )
     options = parser.parse_args()
-    isolations: tuple[Isolation, ...] = ("thread", "process")
+    isolations: tuple[Isolation, ...] = ("thread", "process", "auto")
     if options.isolation is not None:
         isolations = (options.isolation,)
     seeds = range(options.first, options.first + options.seeds)

@@ -14,7 +14,8 @@ if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
     # The runtime's process runs nothing by itself, and coverage's beginning neither.
     launch._PREPARE = prepared(
         f"import os; os.environ['COVERAGE_PROCESS_CONFIG'] = {measured!r}\n"
-        "import coverage; coverage.process_startup()"
+        "if sys.argv[1].endswith('child'):\n"
+        "    import coverage; coverage.process_startup()"
     )
 
 

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import FunctionType
 from typing import Any
 
@@ -270,10 +271,7 @@ class _Runner:
         self._pool = ThreadPoolExecutor(1)
 
     def run(self, function: str, step: str | None, payload: bytes) -> Outcome:
-        about = lease("r")
-        about = type(about)(
-            **{**vars(about), "function_slug": function, "step_id": step}
-        )
+        about = replace(lease("r"), function_slug=function, step_id=step)
         request = Request(about, "app", "job", payload)
         return self._loop.run_until_complete(self._runner.run(request, self._pool))
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from inngest_connect_asgi.isolation import launch, pipe
+from inngest_connect_asgi.isolation import departures, launch, pipe
 from inngest_connect_asgi.isolation.ear import RuntimeCrashed
-from inngest_connect_asgi.isolation.interpreter import InterpreterHost
+from inngest_connect_asgi.isolation.interpreter import Interpreter, InterpreterHost
 from inngest_connect_asgi.isolation.process import ProcessHost
 from inngest_connect_asgi.isolation.supervisor import Host
 from inngest_connect_asgi.isolation.thread import ThreadHost
@@ -44,6 +44,7 @@ __all__ = [
     "start",
     "stranger",
     "text_of",
+    "the_interpreter",
 ]
 
 ISOLATIONS: tuple[Isolation, ...] = ("thread", "interpreter", "process")
@@ -174,3 +175,10 @@ def child_of(running: Running) -> int:
 def text_of(error: BaseException | None) -> str:
     assert isinstance(error, RuntimeCrashed)
     return str(error)
+
+
+def the_interpreter() -> Interpreter:
+    """The one of this process."""
+    (tenant,) = departures._here
+    assert isinstance(tenant, Interpreter)
+    return tenant

@@ -16,6 +16,7 @@ from typing import Any
 
 from inngest_connect_asgi import ends
 from inngest_connect_asgi.health.report import Health
+from inngest_connect_asgi.isolation.moving import MovingHost
 from inngest_connect_asgi.isolation.supervisor import Supervisor
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.runtime.gateway_socket import Connection, GatewaySocket
@@ -38,9 +39,11 @@ HANDLERS: dict[type, tuple[str, ...]] = {
         "resume_writing",
     ),
     Core: (
+        "adopt",
         "drain",
         "flush_answered",
         "late",
+        "leave",
         "lost",
         "next_tick",
         "opened",
@@ -57,6 +60,7 @@ HANDLERS: dict[type, tuple[str, ...]] = {
     GatewaySocket: ("close", "received", "send", "write"),
     Health: ("update",),
     Runtime: ("_acknowledge", "_do", "_receive", "_send"),
+    MovingHost: ("_hand_over", "_hear_new", "_hear_old"),
     Timer: ("set",),
     Supervisor: ("_note", "send"),
     Runs: ("_finish", "_start", "_start_some"),

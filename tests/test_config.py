@@ -53,7 +53,7 @@ def make(**options: Any) -> InngestConnectMiddleware:
         ({"functions": [noop]}, "made with client.create_function"),
         ({"client": "app"}, "client must be an inngest.Inngest"),
         ({"apps": [pair()]}, "either client= and functions=, or apps="),
-        ({"isolation": "fork"}, 'isolation must be "thread" or "process"'),
+        ({"isolation": "fork"}, 'isolation must be "auto", "thread", "interpreter" or'),
         ({"instance_id": " "}, "instance_id must be a text and not empty"),
         ({"instance_id": 7}, "instance_id must be a text"),
         ({"max_worker_concurrency": "8"}, "max_worker_concurrency must be at least 1"),

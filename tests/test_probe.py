@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from inngest_connect_asgi.configuration import Configuration, Probe
 from inngest_connect_asgi.health import embedded, probe
@@ -384,5 +385,24 @@ def test_metrics_that_fail_leave_health(monkeypatch: pytest.MonkeyPatch) -> None
         assert "/metrics is left out, with prometheus-client" in lines[0]
         assert await answers(IPV4, port)
         await server.stop()
+
+    run(main)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_what_is_accepted_as_it_stops_is_closed(turns: int) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+    async def main() -> None:
+        server = embedded.EmbeddedServer(app)
+        listener = embedded.listen("127.0.0.1", 0)
+        await server.start(listener)
+        with socket.create_connection(listener.getsockname(), timeout=5) as client:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await server.stop()
+            with contextlib.suppress(ConnectionResetError):
+                assert await off_loop(client.recv, 1) == b""
 
     run(main)

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 import opentelemetry.trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
+from inngest_connect_asgi.isolation.moving import MovingHost
+from inngest_connect_asgi.messages import Starved
+
 from .processes import children
 
 if TYPE_CHECKING:
@@ -77,7 +80,7 @@ def schedule(seed: int, faults: tuple[str, ...]) -> Iterator[Trouble]:
 
 
 def _kill(campaign: Campaign) -> None:
-    if campaign.isolation == "process":
+    if campaign.in_process:
         for pid in children(os.getpid()):
             os.kill(pid, signal.SIGKILL)
     else:
@@ -86,7 +89,7 @@ def _kill(campaign: Campaign) -> None:
 
 def _hang_and_kill(campaign: Campaign) -> None:
     """Stop the child until its pipe is full, and kill it."""
-    if campaign.isolation == "process":
+    if campaign.in_process:
         _suspend(campaign)
         time.sleep(HANG)
     _kill(campaign)
@@ -94,12 +97,19 @@ def _hang_and_kill(campaign: Campaign) -> None:
 
 def _suspend(campaign: Campaign) -> None:
     """Stop the clock of the runtime, as a machine that sleeps does."""
-    if campaign.isolation == "process":
+    if campaign.in_process:
         for pid in children(os.getpid()):
             os.kill(pid, signal.SIGSTOP)
     else:
         # Native code that keeps the interpreter's lock.
         sum(range(20_000_000))
+
+
+def _move(campaign: Campaign) -> None:
+    """Have the runtime move, as if native code had starved it, where it may."""
+    host = campaign.host
+    if isinstance(host, MovingHost):
+        host._hear_old(Starved(2.0))
 
 
 def _drain_in_a_row(campaign: Campaign) -> None:
@@ -182,6 +192,7 @@ FAULTS: dict[str, Callable[[Campaign], None]] = {
     "runtime killed": _kill,
     "runtime hangs, and is killed": _hang_and_kill,
     "runtime suspended": _suspend,
+    "runtime moves": _move,
     "unforeseen exception": _sabotage,
     "record factory raises": _break_logging,
     "span processor raises": _break_tracing,

@@ -83,8 +83,9 @@ class InngestConnectMiddleware:
         apps: Instead of ``client`` and ``functions``: several pairs of them.
         isolation: Where the connection lives: in a ``"thread"``, or, proof against
             native code that keeps the GIL, in an ``"interpreter"`` (Python 3.14 and
-            later) or a ``"process"`` of its own.
-            Default: ``INNGEST_CONNECT_ISOLATION``, or ``"thread"``.
+            later) or a ``"process"`` of its own; ``"auto"`` begins in a thread, and
+            moves to a process the first time that is starved.
+            Default: ``INNGEST_CONNECT_ISOLATION``, or ``"auto"``.
         instance_id: Name of this worker, under which Inngest counts its capacity.
             Default: unique for every process.
         max_worker_concurrency: How many requests to run at once. Default:

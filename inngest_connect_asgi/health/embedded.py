@@ -85,10 +85,17 @@ os.register_at_fork(after_in_child=_close_in_fork)
 
 
 class Protocol(H11Protocol):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, owner: EmbeddedServer, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._owner = owner
         # The log is the host's, and so is its level.
         self.access_log = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._owner.has_stopped:
+            # It was accepted as the server was stopped, which has seen to the others.
+            transport.abort()
 
 
 class EmbeddedServer:
@@ -109,7 +116,8 @@ class EmbeddedServer:
         )
         self._config.load()
         self._state = ServerState()
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: list[asyncio.Server] = []
+        self.has_stopped = False
 
     async def start(self, *listeners: socket.socket) -> None:
         """Serve on these sockets, which are closed with the server."""
@@ -120,13 +128,20 @@ class EmbeddedServer:
             more["app_state"] = {}
 
         def protocol() -> Protocol:
-            return Protocol(self._config, self._state, _loop=loop, **more)
+            return Protocol(self, self._config, self._state, _loop=loop, **more)
 
         for listener in listeners:
             self._servers.append(await loop.create_server(protocol, sock=listener))
 
     async def stop(self) -> None:
         """Close every connection, and cancel what is still being answered."""
+        self.has_stopped = True
+        for listener in (each for server in self._servers for each in server.sockets):
+            asyncio.get_running_loop().remove_reader(listener)
+        # What was accepted in this turn takes two more to find a server, which asyncio
+        # wants to be open.
+        for _ in range(2):
+            await asyncio.sleep(0)
         while self._servers:
             self._servers.pop().close()
         for task in self._state.tasks:

@@ -169,6 +169,7 @@ def _facts(state: State, app_lag: float, now: float) -> str:
             ("Gateway group", _text(state.gateway_group or "-")),
             ("Connected for", _duration(up)),
             ("Reconnects", str(state.reconnects)),
+            ("Lives in", f"a {_text(state.lives_in or 'place unknown')}"),
             ("Last error", error),
             ("Runtime reported", ago(state.at)),
             wide=True,

@@ -86,6 +86,8 @@ class Health:
     ) -> None:
         self.facts = facts or {}
         self.state = State("connecting", at=time.time())
+        self.moved_at: float | None = None
+        """When the runtime came to live where it lives now."""
         self.not_started: str | None = None
         """Why there is no worker at all."""
         self.crashed: str | None = None
@@ -120,6 +122,9 @@ class Health:
         before, self.state = self.state, state
         if state.connection != before.connection:
             self.events.append(Event(state.at, _describe(state)))
+        if before.lives_in and state.lives_in != before.lives_in:
+            self.moved_at = state.at
+            self.events.append(Event(state.at, f"moved to a {state.lives_in}"))
         if not self.samples or abs(state.at - self.samples[-1].at) >= 1.0:
             self.samples.append(
                 Sample(state.at, state.round_trip, state.runtime_lag, self.app_lag())
@@ -209,7 +214,7 @@ class Health:
         thread says nothing either while native code holds the lock, and then goes on.
         """
         limit: float | None = SILENCE
-        if self.facts.get("isolation") not in ("interpreter", "process"):
+        if self.state.lives_in not in ("interpreter", "process"):
             limit = self._wedge_timeout
         stopped = self.state.connection == "stopped"
         return limit is not None and not stopped and self.silence() > limit
@@ -293,6 +298,9 @@ class Health:
             "replies:waiting": [_count(state.replies_waiting)],
             "replies:flushed": [_count(state.replies_flushed)],
             "replies:givenUp": [_count(state.replies_given_up)],
+            "runtime:isolation": [
+                {"observedValue": state.lives_in, "time": _time(self.moved_at)}
+            ],
             "runtime:lag": [_seconds(state.runtime_lag)],
             "app:lag": [_seconds(self.app_lag(), status=lag_status)],
             **_logging(),

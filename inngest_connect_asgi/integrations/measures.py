@@ -17,6 +17,7 @@ from ..configuration import Configuration
 from ..messages import (
     CONNECTIONS,
     FAILURE_REASONS,
+    PLACES,
     RECONNECT_REASONS,
     Accepted,
     Delivery,
@@ -67,6 +68,14 @@ MEASURES = (
         lambda state: {name: name == state.connection for name in CONNECTIONS},
         "state",
         CONNECTIONS,
+    ),
+    Measure(
+        "lives_in",
+        "1 for the place that the runtime lives in, 0 for the others",
+        "sum",
+        lambda state: {name: name == state.lives_in for name in PLACES},
+        "place",
+        PLACES,
     ),
     Measure(
         "reconnects",

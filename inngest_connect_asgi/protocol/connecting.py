@@ -64,10 +64,12 @@ class Connecting:
         self._key_rejected = False
 
     def go_on_from(self, state: State, because: str) -> None:
-        """Count on where another runtime has left off."""
+        """The connection of another runtime is lost."""
         self.was_live = state.connection != "connecting"
         self._losing.because = because
-        self.reconnects = state.reconnects
+
+    def count_on_from(self, state: State) -> None:
+        self.reconnects += state.reconnects
         self.reconnects_by.update(state.reconnects_by)
         self._losing.failures_by.update(state.failures_by)
 

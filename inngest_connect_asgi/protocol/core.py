@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable
 from ..configuration import Configuration
 from ..messages import (
     APP_STALLED,
+    Adopt,
     Delivered,
     Delivery,
     Lease,
@@ -45,7 +46,7 @@ from . import frames, snapshot
 from .actions import Action, Finish, Send, SendReply, Tell
 from .link import Link, Phase
 from .parts import Parts
-from .takeover import take_over
+from .takeover import adopt, take_over
 from .wire import connect as wire
 
 __all__ = ["Core"]
@@ -145,6 +146,20 @@ class Core:
             timeout: Seconds after which to stop in any case.
         """
         self.ending.begin(now + timeout, now)
+        return self._take(now)
+
+    def leave(self, now: float) -> list[Action]:
+        """Take no new requests, and end: another runtime goes on with what there is.
+
+        It ends as soon as it is clear under which ids leases are held, and which
+        replies the server has. Nothing is given up, and nothing extended any more.
+        """
+        self.ending.leave(now)
+        return self._take(now)
+
+    def adopt(self, adopted: Adopt, now: float) -> list[Action]:
+        """Go on with what another runtime has left; more may have come of it since."""
+        adopt(self.parts, adopted, now)
         return self._take(now)
 
     def pong(self, number: int, now: float) -> list[Action]:
@@ -306,7 +321,7 @@ class Core:
             return []
         if self.links.several:
             self.parts.retire(now)
-        if self.replies.waiting:
+        if self.replies.waiting and not self.ending.leaves:
             self.delivering.give_up_overflow(now)
             self.delivering.flush(now)
         if self.ending.begun and self.ending.wind_up(now):

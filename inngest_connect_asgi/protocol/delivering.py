@@ -140,6 +140,11 @@ class Delivering:
             self._asked.add(reply.delivery)
             self._telling.do(Tell(Wanted(reply.delivery)))
 
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether it is open what becomes of a reply that was sent."""
+        return self.replies.is_carried or bool(self.replies.flushing)
+
     # To the flush API.
 
     @property

@@ -9,7 +9,11 @@ from .links import Links
 from .taking import Taking
 from .telling import Telling
 
-__all__ = ["Ending"]
+__all__ = ["LEAVE_TIMEOUT", "Ending"]
+
+LEAVE_TIMEOUT = 6.0
+"""Seconds that answers are waited for where another runtime goes on; that to a reply is
+for no longer than :data:`~.delivering.ACK_TIMEOUT`."""
 
 
 class Ending:
@@ -20,6 +24,8 @@ class Ending:
     ) -> None:
         self.begun = False
         self.finished = False
+        self.leaves = False
+        """Whether another runtime goes on with what there is."""
         self.at: float | None = None
         """When to stop in any case."""
         self._telling = telling
@@ -36,10 +42,22 @@ class Ending:
             if self._links.live is not None:
                 self._links.pause(self._links.live, now)
 
+    def leave(self, now: float) -> None:
+        """End as soon as it is clear what another runtime is to go on with."""
+        self.leaves = not self.begun
+        self.begin(now + LEAVE_TIMEOUT, now)
+
+    def _waits(self) -> bool:
+        if self.leaves:
+            # Under which id a lease is held, and whether a reply is there.
+            is_unclear = any(self._taking.is_awaited(link) for link in self._links)
+            return is_unclear or self._delivering.is_on_its_way
+        return self._taking.waits or bool(len(self._delivering.replies))
+
     def wind_up(self, now: float) -> bool:
         """Stop, if it is time; ``False`` while there is something to wait for."""
         timed_out = self.at is not None and self.at <= now
-        waits = self._taking.waits or len(self._delivering.replies)
+        waits = self._waits()
         if waits and not (timed_out or self._abandoned):
             return False
         if timed_out:
@@ -63,5 +81,7 @@ class Ending:
         # First of all: what is given up below must not be taken for new.
         for link in self._links:
             self._taking.withdraw(link)
+        if self.leaves:
+            return
         self._taking.give_up_all(now)
         self._delivering.give_up_all(now)

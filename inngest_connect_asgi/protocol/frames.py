@@ -39,7 +39,7 @@ class Malformed(ValueError):
 
 
 def encode(kind: int, payload: bytes = b"") -> bytes:
-    return wire.ConnectMessage(kind=kind, payload=payload).SerializeToString()
+    return wire.ConnectMessage.written(kind=kind, payload=payload)
 
 
 def name(kind: int) -> str:
@@ -136,13 +136,15 @@ def executor_request(payload: bytes) -> Request:
 
 
 def request_ack(lease: Lease) -> bytes:
-    data = wire.WorkerRequestAckData(**_echo(lease))
-    return encode(wire.WORKER_REQUEST_ACK, data.SerializeToString())
+    data = wire.WorkerRequestAckData.written(**_echo(lease))
+    return encode(wire.WORKER_REQUEST_ACK, data)
 
 
 def extend_lease(lease: Lease) -> bytes:
-    data = wire.WorkerRequestExtendLeaseData(**_echo(lease), lease_id=lease.lease_id)
-    return encode(wire.WORKER_REQUEST_EXTEND_LEASE, data.SerializeToString())
+    data = wire.WorkerRequestExtendLeaseData.written(
+        **_echo(lease), lease_id=lease.lease_id
+    )
+    return encode(wire.WORKER_REQUEST_EXTEND_LEASE, data)
 
 
 def _echo(lease: Lease) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def _echo(lease: Lease) -> dict[str, Any]:
 
 def reply(lease: Lease, outcome: Outcome) -> bytes:
     """An ``SDKResponse``: the payload of a WORKER_REPLY, or the body of a flush."""
-    return wire.SDKResponse(
+    return wire.SDKResponse.written(
         request_id=lease.request_id,
         account_id=lease.account_id,
         env_id=lease.env_id,
@@ -176,7 +178,7 @@ def reply(lease: Lease, outcome: Outcome) -> bytes:
         system_trace_ctx=lease.system_trace_ctx or b"{}",
         user_trace_ctx=lease.user_trace_ctx,
         run_id=lease.run_id,
-    ).SerializeToString()
+    )
 
 
 def status(request_ids: list[str], *, shutdown_requested: bool) -> bytes:

@@ -110,7 +110,7 @@ class Parts:
         retry_at = self.losing.retry_at
         if retry_at is not None and retry_at <= now:
             self.connecting.connect(now)
-        if self.links.answering is not None:
+        if self.links.answering is not None and not self.ending.leaves:
             self.taking.extend(self.links.answering, now)
         if self.replies.expire(now):
             self.telling.touch(now)
@@ -121,10 +121,12 @@ class Parts:
             return None
         times = [link.next_tick for link in self.links]
         times += [self.losing.retry_at, self.ending.at, self.telling.state_at]
-        times += [self.replies.next_ack_by, self.delivering.next_flush]
+        times.append(self.replies.next_ack_by)
         times.append(self.stalling.next_tick(stopping=self.stopping))
-        if self.links.answering is not None:
-            times.append(self.leases.next_due)
+        if not self.ending.leaves:
+            times.append(self.delivering.next_flush)
+            if self.links.answering is not None:
+                times.append(self.leases.next_due)
         return min((time for time in times if time is not None), default=None)
 
     def _tick_link(self, link: Link, now: float) -> None:

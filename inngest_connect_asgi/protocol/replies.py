@@ -159,6 +159,11 @@ class Replies:
             reply.ack_by = ack_by
             self._sent[delivery] = reply
 
+    @property
+    def is_carried(self) -> bool:
+        """Whether a connection is to carry one, or has, and there is no ack yet."""
+        return bool(self._by_link)
+
     def unacknowledged(self, link: int) -> bool:
         """Whether a reply that went over ``link`` still wants its ack."""
         return link in self._by_link
@@ -189,15 +194,15 @@ class Replies:
 
     def _leave_link(self, reply: Reply) -> None:
         delivery, link = reply.delivery, reply.link
+        assert link is not None
         self._sent.pop(delivery, None)
         reply.link = reply.ack_by = None
-        if link is not None:
-            carried = self._by_link[link]
-            del carried[delivery]
-            if not carried:
-                del self._by_link[link]
-            if link in self._postponed:
-                self._postponed[link].pop(delivery, None)
+        carried = self._by_link[link]
+        del carried[delivery]
+        if not carried:
+            del self._by_link[link]
+        if link in self._postponed:
+            self._postponed[link].pop(delivery, None)
 
     # To the flush API.
 

@@ -33,6 +33,7 @@ def of(parts: Parts, now: float) -> State:
     return State(
         connection=connection(parts),
         at=epoch + now,
+        lives_in=parts.configuration.isolation,
         connection_id=link.connection_id if link else None,
         gateway_group=link.gateway_group if link else None,
         connected_at=wall(link.live_at) if link else None,
@@ -77,17 +78,18 @@ def of(parts: Parts, now: float) -> State:
 
 def go_on_from(parts: Parts, state: State) -> None:
     """Count on where another runtime has left off."""
-    parts.malformed = state.malformed
+    parts.malformed += state.malformed
     parts.delivering.outcomes.update(
         done=state.requests_done,
         failed=state.requests_failed,
         repeated=state.requests_repeated,
     )
-    parts.links.heartbeats_missed = state.heartbeats_missed
-    parts.leases.extended = state.leases_extended
-    parts.leases.lost = state.leases_lost
-    parts.replies.flushed = state.replies_flushed
-    parts.replies.given_up = state.replies_given_up
+    parts.links.heartbeats_missed += state.heartbeats_missed
+    parts.leases.extended += state.leases_extended
+    parts.leases.lost += state.leases_lost
+    parts.replies.flushed += state.replies_flushed
+    parts.replies.given_up += state.replies_given_up
+    parts.connecting.count_on_from(state)
 
 
 def tell(parts: Parts, now: float) -> None:

@@ -308,14 +308,10 @@ class Connection(ClientConnection):
         elif event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
             if event.opcode is not Opcode.CONT:
                 self._is_text = event.opcode is Opcode.TEXT
-            if event.fin and not self._fragments:
-                data = bytes(event.data)
-            else:
-                # In one piece: millions of small ones would take many times as much.
-                self._fragments += event.data
-                data = bytes(self._fragments) if event.fin else b""
+            # In one piece: millions of small ones would take many times as much.
+            self._fragments += event.data
             if event.fin:
-                self._fragments = bytearray()
+                data, self._fragments = bytes(self._fragments), bytearray()
                 text = data.decode(errors="replace") if self._is_text else None
                 self._messages.append(data if text is None else text)
 

@@ -9,7 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..configuration import Configuration
-from ..messages import Drain, FromApp, FromRuntime, Log, Pong, Result, Start
+from ..messages import (
+    Adopt,
+    Drain,
+    FromApp,
+    FromRuntime,
+    Leave,
+    Log,
+    Pong,
+    Result,
+    Start,
+)
 from ..network.access import Network
 from ..protocol.actions import (
     Abort,
@@ -80,7 +90,7 @@ class Runtime:
         Raises:
             BaseException: Whatever went wrong in here; nothing is left behind.
         """
-        configuration = start.configuration
+        self._configuration = configuration = start.configuration
         self._loop = asyncio.get_running_loop()
         self._network = Network()
         self._core = Core(configuration, via=self._network.via)
@@ -89,7 +99,8 @@ class Runtime:
         self._ended = self._loop.create_future()
         async with Api(configuration, self._network, self.crash) as self._api:
             try:
-                self._probe = _start_probe(configuration, self._tell)
+                if not start.beside:
+                    self._probe = _start_probe(configuration, self._tell)
                 begin = partial(
                     self._core.start,
                     requests=start.requests,
@@ -140,6 +151,12 @@ class Runtime:
                 self._step(self._core.pong, message.number)
             elif isinstance(message, Drain):
                 self._step(self._core.drain, message.timeout)
+            elif isinstance(message, Leave):
+                self._step(self._core.leave)
+            elif isinstance(message, Adopt):
+                # Its port is free by now.
+                self._probe = _start_probe(self._configuration, self._tell)
+                self._step(self._core.adopt, message)
         self._end_turn()
 
     # The listener of the sockets.

@@ -57,7 +57,7 @@ MAX_CONCURRENCY = 2**31 - 1
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
-Isolation = Literal["thread", "interpreter", "process"]
+Isolation = Literal["auto", "thread", "interpreter", "process"]
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,9 @@ def _probe(
 def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
     name = "isolation" if option is not None else ISOLATION
     value = option if option is not None else environ.get(ISOLATION, "").strip()
-    if value in ("", "thread"):
+    if value in ("", "auto"):
+        return "auto"
+    if value == "thread":
         return "thread"
     if value == "process":
         if getattr(sys, "frozen", False) or not os.access(
@@ -294,7 +296,7 @@ def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
             )
         return "interpreter"
     raise ConfigurationError(
-        f'{name} must be "thread", "interpreter" or "process", not {value!r}'
+        f'{name} must be "auto", "thread", "interpreter" or "process", not {value!r}'
     )
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from .. import logs
 from ..errors import describe
-from ..messages import Lease, Log, Stalled, Starved
+from ..messages import Lease, Log, Moved, Stalled, Starved
 from . import whereabouts
 from .config import Isolation
 from .threads import THREAD_NAME
@@ -40,7 +40,8 @@ class Records:
     def __init__(self, loop_thread: int, isolation: Isolation) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = loop_thread
-        self._isolation = isolation
+        self._isolation: str = isolation
+        """The option; once the runtime has moved, where to."""
         self._written = asyncio.Event()
         self._writer = logs.Writer(self._ended)
 
@@ -92,13 +93,23 @@ class Records:
             f"The Connect runtime got no time to run for {message.lag:.1f} s, and sent "
             "no heartbeats: "
         )
-        if self._isolation == "thread":
+        if self._isolation in ("interpreter", "process"):
+            text += "the machine is overloaded, or was suspended"
+        else:
             # From in here they look the same.
             text += (
                 "native code held the interpreter's lock, or the process was "
                 'suspended, or the machine is overloaded. isolation="process" keeps '
                 "the connection out of reach of the first"
             )
-        else:
-            text += "the machine is overloaded, or was suspended"
+        if self._isolation == "auto":
+            text += ", and that is where it moves now"
+        self.log(Log(logging.WARNING, text))
+
+    def moved(self, message: Moved) -> None:
+        self._isolation = message.to
+        text = (
+            f'The Connect runtime has moved, in {message.took:.1f} s: isolation="'
+            f'{message.to}", which would have it there from the start'
+        )
         self.log(Log(logging.WARNING, text))

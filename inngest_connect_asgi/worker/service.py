@@ -15,6 +15,7 @@ from ..health.report import Health, facts
 from ..integrations import observers as integrations
 from ..isolation.interpreter import InterpreterHost
 from ..isolation.mailbox import Mailbox
+from ..isolation.moving import MovingHost
 from ..isolation.process import ProcessHost
 from ..isolation.supervisor import Host, Supervisor
 from ..isolation.thread import ThreadHost
@@ -25,6 +26,7 @@ from ..messages import (
     Extended,
     FromRuntime,
     Log,
+    Moved,
     Outcome,
     Ping,
     Pong,
@@ -47,11 +49,12 @@ from .threads import THREAD_NAME, FunctionThreads
 __all__ = ["Worker"]
 
 HOSTS: dict[Isolation, Callable[[], Host]] = {
+    "auto": lambda: MovingHost(ThreadHost(), ProcessHost(), "process"),
     "thread": ThreadHost,
     "interpreter": InterpreterHost,
     "process": ProcessHost,
 }
-"""Where a runtime may live."""
+"""Where a runtime lives."""
 
 STOP_GRACE = 5.0
 """Seconds that the runtime may take to stop, beyond ``shutdown_timeout``."""
@@ -120,8 +123,9 @@ class Worker:
         )
         self._records = Records(threading.get_ident(), settings.isolation)
         self._observers = integrations.observers(self._configuration, self._records.log)
-        host = HOSTS[settings.isolation]()
-        self._supervisor = Supervisor(host, self._make_start, self._tell)
+        self._supervisor = Supervisor(
+            HOSTS[settings.isolation](), self._make_start, self._tell
+        )
         try:
             self._supervisor.start()
         except BaseException:
@@ -228,6 +232,8 @@ class Worker:
             self._records.stalled(message)
         elif isinstance(message, Starved):
             self._records.starved(message)
+        elif isinstance(message, Moved):
+            self._records.moved(message)
         else:
             if isinstance(message, Stopped) and message.error is not None:
                 self._health.crash(message.error)

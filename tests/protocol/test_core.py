@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.messages import Delivered, Delivery, Result, State, Withdrawn
+from inngest_connect_asgi.messages import (
+    Adopt,
+    Delivered,
+    Delivery,
+    Result,
+    State,
+    Withdrawn,
+)
 from inngest_connect_asgi.protocol.actions import Finish, Send, Tell
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL
 from inngest_connect_asgi.protocol.wire import connect as wire
@@ -381,3 +388,15 @@ def test_what_makes_no_sense_on_a_link_that_closes_is_not_even_counted() -> None
     sim.core.links.close(live, sim.now)
     sim.receive(link, wire.GATEWAY_HELLO)
     assert sim.core.parts.malformed == 0
+
+
+def test_one_runtime_leaves_what_another_adopts() -> None:
+    old, new = Simulation(), Simulation()
+    link = old.connect()
+    old.request(link, "r")
+    old.write(link)
+    old.do(old.core.leave(old.now))
+    assert link in old.closing
+    new.connect()
+    new.do(new.core.adopt(Adopt(requests=tuple(old.running.values())), new.now))
+    assert [each.request_id for each in new.core.leases.running] == ["r"]

@@ -622,3 +622,17 @@ def test_the_same_delivery_drops_no_reply_of_its_own() -> None:
     sim.core.delivering.drop_older(lease("r"), sim.now)
     assert sim.core.replies.get(Delivery("r", "lease-0"))
     assert not sim.core.deliveries.was_superseded(Delivery("r", "lease-0"))
+
+
+def test_a_reply_is_on_its_way_until_it_is_clear_what_became_of_it() -> None:
+    sim = Simulation(results=[Result(lease("r"), DONE)])
+    delivering = sim.core.delivering
+    assert delivering.is_on_its_way
+    sim.flush_answer("r", 500)
+    assert not delivering.is_on_its_way
+    link = sim.connect()
+    sim.result("other")
+    assert delivering.is_on_its_way
+    sim.write(link)
+    sim.ack(link, "other")
+    assert not delivering.is_on_its_way

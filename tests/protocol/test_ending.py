@@ -6,11 +6,13 @@ import pytest
 
 from inngest_connect_asgi.messages import (
     Delivery,
+    Extended,
     Outcome,
     Result,
     Stalled,
     Withdrawn,
 )
+from inngest_connect_asgi.protocol.ending import LEAVE_TIMEOUT
 from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import DONE, Simulation, lease
@@ -178,3 +180,58 @@ def test_nothing_is_said_after_the_end() -> None:
     assert sim.finished
     sim.do(sim.core.tick(sim.now))
     assert not any(isinstance(message, Stalled) for message in sim.told)
+
+
+def test_one_that_leaves_waits_for_what_is_unclear_and_gives_nothing_up() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    for request_id in ("runs", "extended", "replied"):
+        sim.request(link, request_id)
+        sim.write(link)
+    sim.advance(5)
+    sim.write(link)
+    sim.result("replied")
+    sim.write(link)
+    sim.do(sim.core.leave(sim.now))
+    sim.write(link)
+    assert wire.ConnectMessage(kind=wire.WORKER_PAUSE) in [each for _, each in sim.wire]
+    sim.ack(link, "replied")
+    for request_id in ("runs", "extended"):
+        assert link not in sim.closing
+        sim.extended(link, request_id, "lease-1")
+    assert link in sim.closing
+    sim.lose(link)
+    assert sim.finished
+    assert sim.logs == ["Connected to Inngest"]
+    assert Extended(lease("runs").delivery, "lease-1") in sim.told
+
+
+def test_one_that_leaves_does_not_wait_for_ever_or_send_anything_new() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "r")
+    sim.write(link)
+    sim.result("r")
+    sim.write(link)
+    sim.do(sim.core.leave(sim.now))
+    # A second word changes nothing.
+    sim.do(sim.core.drain(100.0, sim.now))
+    sim.write(link)
+    sim.advance(LEAVE_TIMEOUT + 0.1)
+    sim.write(link)
+    assert not sim.sent(wire.WORKER_REQUEST_EXTEND_LEASE)
+    assert not sim.flushes
+    assert link in sim.closing
+    sim.lose(link)
+    assert sim.finished
+    assert sim.logs == ["Connected to Inngest"]
+    # The app has it still.
+    assert Delivery("r", "lease-0") in sim.results
+
+
+def test_a_shutdown_is_no_leaving() -> None:
+    sim = Simulation()
+    sim.connect()
+    sim.do(sim.core.drain(5.0, sim.now))
+    sim.do(sim.core.leave(sim.now))
+    assert not sim.core.ending.leaves

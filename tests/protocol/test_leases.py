@@ -99,3 +99,19 @@ def test_one_that_comes_again_is_held_under_its_newest_id() -> None:
     since = next(iter(leases)).since
     leases.hold(lease("a"), 3.0)
     assert (len(leases), next(iter(leases)).since, leases.next_due) == (1, since, 8.0)
+
+
+def test_one_that_has_a_reply_is_held_on() -> None:
+    leases = held("a", "b")
+    leases.answer(A.delivery, 1.0)
+    assert [each.lease for each in leases.running.values()] == [B]
+    assert leases.is_extended(A.delivery)
+    (first, _) = leases.due(5.0)
+    assert (first.lease, first.answered_at) == (A, 1.0)
+    # Nobody has it, or it has one.
+    leases.answer(A.delivery, 2.0)
+    assert first.answered_at == 1.0
+    # What the server has taken back is not asked for.
+    leases.lose(B.delivery)
+    leases.answer(B.delivery, 2.0)
+    assert B.delivery not in leases

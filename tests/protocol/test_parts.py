@@ -269,3 +269,17 @@ def test_a_link_that_retires_waits_for_its_pause_and_for_its_leases() -> None:
     assert isinstance(close, Close)
     assert close.link == old.id
     assert parts.links.live is new
+
+
+def test_one_that_leaves_has_no_more_to_extend_or_to_flush() -> None:
+    parts = Parts(configuration(), random.Random(1), 0.0, lambda url: "")
+    link = live(parts)
+    link.is_open = True
+    parts.leases.hold(lease("r"), 0.0)
+    assert parts.next_tick() == parts.leases.next_due
+    parts.ending.leave(1.0)
+    parts.telling.take()
+    parts.tick(100.0)
+    assert parts.leases.next_due is not None
+    assert parts.leases.next_due < 100.0
+    assert parts.next_tick() != parts.leases.next_due

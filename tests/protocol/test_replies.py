@@ -129,6 +129,16 @@ def test_those_that_were_never_flushed_go_first() -> None:
     assert (kept.flushing, kept.reflushing) == (1, 0)
 
 
+def test_what_the_api_refuses_is_given_to_a_connection() -> None:
+    kept = replies("a")
+    reply = kept.next_to_flush(0.0, retry=False)
+    assert reply is not None
+    kept.flush_failed(reply.delivery, 5.0, link=LINK)
+    assert kept.unacknowledged(LINK)
+    assert (reply.link, reply.failures, reply.flush_at) == (LINK, 1, 5.0)
+    assert not kept.waiting
+
+
 def test_a_failure_of_what_is_not_being_flushed_says_nothing() -> None:
     kept = replies("a")
     kept.flush_failed(delivery("a"), 1.0)
@@ -159,3 +169,12 @@ def test_the_oldest_that_wait_are_given_up_until_the_rest_fits() -> None:
     kept = replies("x", "y", "z", link=LINK, capacity=25)
     assert list(kept.overflow()) == []
     assert len(kept) == 3
+
+
+def test_one_that_a_connection_has_is_carried() -> None:
+    kept = replies("a")
+    assert not kept.is_carried
+    kept.add(lease("b"), 10, LINK)
+    assert kept.is_carried
+    kept.settle(delivery("b"))
+    assert not kept.is_carried

@@ -8,6 +8,7 @@ from inngest_connect_asgi.messages import (
     Outcome,
     State,
 )
+from inngest_connect_asgi.protocol import snapshot
 from inngest_connect_asgi.protocol.wire import connect as wire
 
 from ..simulation import Simulation
@@ -81,3 +82,12 @@ def test_a_worker_that_finishes_what_runs_is_stopping() -> None:
     sim.drain(10.0)
     assert sim.state.connection == "stopping"
     assert [each.request_id for each in sim.state.in_flight] == ["r"]
+
+
+def test_the_same_is_not_told_again_before_its_time() -> None:
+    sim = Simulation()
+    sim.connect()
+    told = len(sim.told)
+    snapshot.tell(sim.core.parts, sim.now)
+    assert sim.core.telling.take() == []
+    assert len(sim.told) == told

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from inngest_connect_asgi.messages import (
+    Adopt,
     Delivered,
     Delivery,
     Result,
     State,
+    Undelivered,
     Withdrawn,
 )
 from inngest_connect_asgi.protocol.wire import connect as wire
@@ -123,3 +125,49 @@ def test_the_last_state_is_gone_on_from() -> None:
     sim = Simulation(state=State("ready", requests_done=3, leases_lost=2))
     assert sim.state.connection == "reconnecting"
     assert (sim.state.requests_done, sim.state.leases_lost) == (3, 2)
+
+
+def test_what_a_runtime_leaves_is_gone_on_with() -> None:
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "own")
+    sim.write(link)
+    sim.receive(link, wire.GATEWAY_HEARTBEAT)
+    adopted = Adopt(
+        requests=(lease("runs"), lease("over"), lease("ended")),
+        offered=(lease("offered"),),
+        undelivered=(Undelivered(lease("late"), 4), Undelivered(lease("over"), 4)),
+        settled=(lease("over").delivery,),
+        state=State("stopped", requests_done=3, reconnects=2, malformed=1),
+    )
+    # Its reply has overtaken what is said of it.
+    sim.running[lease("ended").delivery] = lease("ended")
+    sim.result("ended")
+    sim.results[lease("late").delivery] = Result(lease("late"), DONE)
+    sim.offered.add(lease("offered").delivery)
+    sim.do(sim.core.adopt(adopted, sim.now))
+    sim.advance(0.3)
+    sim.write(link)
+    running = {each.request_id for each in sim.core.leases.running}
+    assert running == {"own", "runs"}
+    assert {each.lease.request_id for each in sim.core.leases} == {
+        *running,
+        "ended",
+        "late",
+    }
+    assert Withdrawn(lease("offered").delivery) in sim.told
+    assert list(sim.flushes) == ["late"]
+    assert (sim.state.requests_done, sim.state.reconnects) == (4, 2)
+    assert sim.state.malformed == 1
+    sim.do(sim.core.adopt(Adopt(), sim.now))
+
+
+def test_what_has_come_anew_since_is_newer_than_what_is_left() -> None:
+    older, newer = lease("job", "lease-1"), lease("job", "lease-2")
+    sim = Simulation()
+    link = sim.connect(heartbeat="1h")
+    sim.request(link, "job", lease_id="lease-2")
+    sim.write(link)
+    sim.do(sim.core.adopt(Adopt(requests=(older,)), sim.now))
+    assert [held.lease.delivery for held in sim.core.leases] == [newer.delivery]
+    assert sim.core.deliveries.was_superseded(older.delivery)

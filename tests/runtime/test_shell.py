@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import logging
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
@@ -16,9 +17,12 @@ import pytest
 from inngest_connect_asgi.configuration import Probe
 from inngest_connect_asgi.messages import (
     Accepted,
+    Adopt,
     Delivered,
     Drain,
     FromRuntime,
+    Leave,
+    Log,
     Ping,
     Pong,
     Request,
@@ -421,5 +425,33 @@ def test_heartbeats_go_on_while_there_is_more_to_read_in_every_turn(
             flooding = False
             runtime.receive([Drain(0.0)])
             await task
+
+    run(main)
+
+
+def test_one_runtime_goes_on_with_what_another_leaves(gateway: LocalGateway) -> None:
+    probe = Probe("127.0.0.1", free_port(), "/healthz", True, None)
+
+    async def main() -> None:
+        async with running(gateway, probe=probe) as old:
+            sent = await off_loop(gateway.request, "app-f")
+            request = await old.wait_for(Request)
+            await old.wait_for(Accepted)
+            new = App()
+            options = configuration(api_origin=gateway.origin, probe=probe)
+            begun = Start(options, beside=True)
+            task = asyncio.ensure_future(new.runtime.run(begun))
+            await off_loop(gateway.wait_for_worker, 2)
+            old.send(Leave())
+            await until(lambda: old.all(State)[-1].connection == "stopped")
+            assert not [log for log in new.all(Log) if log.level > logging.INFO]
+            # With the port of the other one.
+            new.send(Adopt(requests=(request.lease,)), Result(request.lease, DONE))
+            url = f"http://127.0.0.1:{probe.port}/healthz"
+            await off_loop(urllib.request.urlopen, url, timeout=5)
+            await new.wait_for(Delivered)
+            assert (await off_loop(sent.wait_for_reply)).body == DONE.body
+            new.send(Drain(0.0))
+            await asyncio.wait_for(task, 10)
 
     run(main)

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 
+from ..hosts import ISOLATIONS
 from ..servers import Server, Uvicorn, free_port
 
 APP = "tests.observed_app:app"
@@ -38,7 +39,7 @@ class Observed:
     """By the name of the function."""
 
 
-@pytest.fixture(scope="module", params=["thread", "process"])
+@pytest.fixture(scope="module", params=ISOLATIONS)
 def observed(request: pytest.FixtureRequest) -> Iterator[Observed]:
     """A worker that ran every function once."""
     with contextlib.ExitStack() as stack:
@@ -120,7 +121,7 @@ def test_metrics_are_named_as_the_field_does(observed: Observed) -> None:
     answer = httpx.get(observed.probe + "/metrics", headers={"accept": accept})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     families = list(parse_openmetrics(answer.text))  # type: ignore[no-untyped-call]
-    assert len(families) == 18
+    assert len(families) == 19
     for family in families:
         assert family.name.startswith("inngest_connect_")
         assert family.documentation

@@ -55,7 +55,7 @@ from ..harness import (
     until,
     worker,
 )
-from ..hosts import ISOLATIONS
+from ..hosts import ISOLATIONS, the_interpreter
 from ..processes import (
     children,
     descriptors,
@@ -251,9 +251,12 @@ def check_nothing_was_missed(
     assert len(gateway.connections) == 1
 
 
-def test_native_code_that_keeps_the_gil(slow_gateway: LocalGateway) -> None:
+@pytest.mark.parametrize("isolation", ISOLATIONS[1:])
+def test_native_code_that_keeps_the_gil(
+    slow_gateway: LocalGateway, isolation: str
+) -> None:
     gateway = slow_gateway
-    with Uvicorn(gateway.environ, isolation="process"), Metronome() as metronome:
+    with Uvicorn(gateway.environ, isolation=isolation), Metronome() as metronome:
         gateway.wait_for_worker()
         since = time.monotonic()
         event_id = gateway.send("seize", {"seconds": 8})
@@ -270,7 +273,7 @@ def test_in_a_thread_such_code_is_told_of_once_with_the_cure(
     slow_gateway: LocalGateway,
 ) -> None:
     gateway = slow_gateway
-    with Uvicorn(gateway.environ) as server:
+    with Uvicorn(gateway.environ, isolation="thread") as server:
         gateway.wait_for_worker()
         for _ in range(2):
             gateway.wait_for_run(gateway.send("seize", {"seconds": 2}), 30)
@@ -292,10 +295,13 @@ def test_eight_functions_that_compute_at_once(slow_gateway: LocalGateway) -> Non
     check_nothing_was_missed(gateway, since, until, metronome.lateness)
 
 
-def test_a_probe_is_answered_while_the_gil_is_held(slow_gateway: LocalGateway) -> None:
+@pytest.mark.parametrize("isolation", ISOLATIONS[1:])
+def test_a_probe_is_answered_while_the_gil_is_held(
+    slow_gateway: LocalGateway, isolation: str
+) -> None:
     gateway = slow_gateway
     port = free_port()
-    options = {"isolation": "process", "probe": f"127.0.0.1:{port}"}
+    options = {"isolation": isolation, "probe": f"127.0.0.1:{port}"}
     base = f"http://127.0.0.1:{port}/healthz"
     with Uvicorn(gateway.environ, **options) as server, httpx.Client() as http:
         gateway.wait_for_worker()
@@ -602,6 +608,8 @@ def test_one_that_dies_during_shutdown_is_replaced_and_loses_nothing(
             await off_loop(gateway.wait_until, lambda: paused("WORKER_PAUSE"))
             if isolation == "process":
                 os.kill(the_child(), signal.SIGKILL)
+            elif isolation == "interpreter":
+                the_interpreter().kill()
             else:
                 crash.set()
             # The next one takes no requests either.

@@ -9,7 +9,8 @@ that, in ``tests/protocol/wire/``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Container
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "DecodeError",
     "Message",
     "field",
+    "size_of",
+    "write_number",
 ]
 
 # What a field holds. An enum is an INT32: a value without a name is as good.
@@ -122,6 +125,8 @@ class Message:
     _short: ClassVar[list[tuple[str, int, type[Message] | None] | None]]
     """The same by the first byte, where that is all of the tag."""
     _rows: ClassVar[list[tuple[str, bytes, int, bool]]]
+    _unknown: ClassVar[re.Pattern[bytes]]
+    """Many fields that it has not: a large frame of rubbish has millions."""
 
     def __init_subclass__(cls) -> None:
         fields: dict[str, _Field] = {
@@ -137,6 +142,7 @@ class Message:
             cls._known[each.tag] = (name, each.holds, each.message)
             cls._rows.append((name, _varint(each.tag), each.holds, each.optional))
         cls._short = [cls._known.get(byte) for byte in range(128)] + [None] * 128
+        cls._unknown = re.compile(_run(cls._known), re.DOTALL)
 
     @classmethod
     def FromString(cls: type[M], data: bytes) -> M:
@@ -147,10 +153,14 @@ class Message:
         """
         message = _new(cls)
         try:
-            _merge(message, data, _DEPTH)
+            _merge(message, data, _DEPTH, message._begin(data))
         except (IndexError, UnicodeDecodeError) as error:
             raise DecodeError(str(error)) from error
         return message
+
+    def _begin(self, data: bytes) -> int:
+        """Read the first fields, for as long as all is in order; returns where not."""
+        return 0
 
     def SerializeToString(self) -> bytes:
         """Write the message.
@@ -170,9 +180,23 @@ class Message:
             elif holds != BYTES:
                 _write(parts, tag, holds, value)
                 continue
-            size = len(value)
-            parts += (tag, _BYTE[size] if size < 128 else _varint(size), value)
+            parts += (tag, size_of(value), value)
         return b"".join(parts)
+
+
+def _run(known: Container[int]) -> bytes:
+    """A pattern of fields that are not known, with tags of one byte.
+
+    Groups, and what has a size, are not for patterns. It is not for ever, as that takes
+    memory.
+    """
+    first = [b""] * 8
+    for tag in range(8, 128):
+        if tag not in known:
+            first[tag & 7] += b"\\x%02x" % tag
+    number = b"[%b][\\x80-\\xff]{0,%d}[\\x00-\\x7f]" % (first[_VARINT], _LONG - 1)
+    fixed = b"[%b].{8}|[%b].{4}" % (first[_FIXED64], first[_FIXED32])
+    return b"(?:%b|%b){1,1000}" % (number, fixed)
 
 
 def _new(cls: type[M]) -> M:
@@ -187,14 +211,24 @@ def _new(cls: type[M]) -> M:
 def _write(parts: list[bytes], tag: bytes, holds: int, value: Any) -> None:
     """What is neither TEXT nor BYTES."""
     if holds in _LIMITS:
-        low, high = _LIMITS[holds]
-        if not low <= value <= high:
-            raise ValueError(f"out of range: {value}")
-        parts += (tag, _varint(value & _BITS))
+        parts += (tag, write_number(holds, value))
         return
     for each in (value,) if holds == MESSAGE else value:
         body = each.encode() if holds == TEXTS else each.SerializeToString()
-        parts += (tag, _varint(len(body)), body)
+        parts += (tag, size_of(body), body)
+
+
+def write_number(holds: int, value: int) -> bytes:
+    low, high = _LIMITS[holds]
+    if not low <= value <= high:
+        raise ValueError(f"out of range: {value}")
+    return _varint(value & _BITS)
+
+
+def size_of(value: bytes) -> bytes:
+    """What is written before it."""
+    size = len(value)
+    return _BYTE[size] if size < 128 else _varint(size)
 
 
 def _varint(number: int) -> bytes:
@@ -210,21 +244,28 @@ def _varint(number: int) -> bytes:
     return bytes(written)
 
 
-def _merge(message: Message, data: bytes, depth: int) -> None:
-    """Read fields into a message, until the bytes end.
+def _merge(message: Message, data: bytes, depth: int, position: int = 0) -> None:
+    """Read fields into a message, from there until the bytes end.
 
     Raises:
         DecodeError, IndexError, UnicodeDecodeError: They are not such a message.
     """
     values, known, short = message.__dict__, message._known, message._short
-    position, end = 0, len(data)
+    end = len(data)
     while position < end:
-        field = short[data[position]]
-        if field is not None:
-            position += 1
-        else:
-            tag, position = _read(data, position, _SHORT)
-            field = known.get(tag)
+        tag = data[position]
+        position += 1
+        field = short[tag]
+        if field is None:
+            if tag > 127:
+                tag, position = _read(data, position - 1, _SHORT)
+                field = known.get(tag)
+            elif not tag & 2:
+                # It has neither a size nor a group.
+                run = message._unknown.match(data, position - 1)
+                if run is not None:
+                    position = run.end()
+                    continue
             if field is None:
                 position = _skip(data, position, tag, depth)
                 continue
@@ -291,12 +332,17 @@ def _skip(data: bytes, position: int, tag: int, depth: int) -> int:
         if number >= 1 << 29:
             raise DecodeError("no field has such a number")
         if wire_type == _VARINT:
-            _, position = _read(data, position, _LONG)
+            position += 1
+            if data[position - 1] > 127:
+                _, position = _read(data, position - 1, _LONG)
+        elif wire_type == _SIZED:
+            size = data[position]
+            position += 1
+            if size > 127:
+                size, position = _read(data, position - 1, _SHORT)
+            position += size
         elif wire_type == _FIXED64:
             position += 8
-        elif wire_type == _SIZED:
-            size, position = _read(data, position, _SHORT)
-            position += size
         elif wire_type == _FIXED32:
             position += 4
         elif wire_type == _GROUP and len(groups) < depth:
@@ -305,4 +351,7 @@ def _skip(data: bytes, position: int, tag: int, depth: int) -> int:
             raise DecodeError("a group or wire type out of place")
         if not groups:
             return position
-        tag, position = _read(data, position, _SHORT)
+        tag = data[position]
+        position += 1
+        if tag > 127:
+            tag, position = _read(data, position - 1, _SHORT)

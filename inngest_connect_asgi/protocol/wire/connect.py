@@ -17,6 +17,8 @@ from .codec import (
     UINT32,
     Message,
     field,
+    size_of,
+    write_number,
 )
 
 
@@ -72,6 +74,43 @@ ERROR = SDKResponseStatus.ERROR
 class ConnectMessage(Message):
     kind: int = field(1, INT32)
     payload: bytes = field(2, BYTES)
+
+    def _begin(self, data: bytes) -> int:
+        stop, end = 0, len(data)
+        if stop < end and data[stop] == 8:
+            number = data[stop + 1]
+            if number > 127:
+                return stop
+            self.kind = number
+            stop += 2
+        if stop < end and data[stop] == 18:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                more = data[start]
+                if more > 127:
+                    return stop
+                start += 1
+                size += (more - 1) << 7
+            stop = start + size
+            self.payload = data[start:stop]
+        return stop
+
+    @staticmethod
+    def written(
+        *,
+        kind: int = 0,
+        payload: bytes = b"",
+    ) -> bytes:
+        parts: list[bytes] = []
+        if kind:
+            parts += (b"\x08", write_number(INT32, kind))
+        if payload:
+            parts += (b"\x12", size_of(payload), payload)
+        return b"".join(parts)
+
+    def SerializeToString(self) -> bytes:
+        return self.written(**self.__dict__)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -168,6 +207,120 @@ class GatewayExecutorRequestData(Message):
     lease_id: str = field(13, TEXT)
     job_id: str = field(14, TEXT)
 
+    def _begin(self, data: bytes) -> int:
+        stop, end = 0, len(data)
+        if stop < end and data[stop] == 10:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.request_id = data[start:stop].decode()
+        if stop < end and data[stop] == 18:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.account_id = data[start:stop].decode()
+        if stop < end and data[stop] == 26:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.env_id = data[start:stop].decode()
+        if stop < end and data[stop] == 34:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.app_id = data[start:stop].decode()
+        if stop < end and data[stop] == 42:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.app_name = data[start:stop].decode()
+        if stop < end and data[stop] == 50:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.function_id = data[start:stop].decode()
+        if stop < end and data[stop] == 58:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.function_slug = data[start:stop].decode()
+        if stop < end and data[stop] == 66:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.step_id = data[start:stop].decode()
+        if stop < end and data[stop] == 74:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                more = data[start]
+                if more > 127:
+                    return stop
+                start += 1
+                size += (more - 1) << 7
+            stop = start + size
+            self.request_payload = data[start:stop]
+        if stop < end and data[stop] == 82:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                more = data[start]
+                if more > 127:
+                    return stop
+                start += 1
+                size += (more - 1) << 7
+            stop = start + size
+            self.system_trace_ctx = data[start:stop]
+        if stop < end and data[stop] == 90:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                more = data[start]
+                if more > 127:
+                    return stop
+                start += 1
+                size += (more - 1) << 7
+            stop = start + size
+            self.user_trace_ctx = data[start:stop]
+        if stop < end and data[stop] == 98:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.run_id = data[start:stop].decode()
+        if stop < end and data[stop] == 106:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.lease_id = data[start:stop].decode()
+        if stop < end and data[stop] == 114:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.job_id = data[start:stop].decode()
+        return stop
+
 
 @dataclass(kw_only=True, repr=False)
 class WorkerRequestAckData(Message):
@@ -180,6 +333,50 @@ class WorkerRequestAckData(Message):
     system_trace_ctx: bytes = field(7, BYTES)
     user_trace_ctx: bytes = field(8, BYTES)
     run_id: str = field(9, TEXT)
+
+    @staticmethod
+    def written(
+        *,
+        request_id: str = "",
+        account_id: str = "",
+        env_id: str = "",
+        app_id: str = "",
+        function_slug: str = "",
+        step_id: str | None = None,
+        system_trace_ctx: bytes = b"",
+        user_trace_ctx: bytes = b"",
+        run_id: str = "",
+    ) -> bytes:
+        parts: list[bytes] = []
+        if request_id:
+            text = request_id.encode()
+            parts += (b"\n", size_of(text), text)
+        if account_id:
+            text = account_id.encode()
+            parts += (b"\x12", size_of(text), text)
+        if env_id:
+            text = env_id.encode()
+            parts += (b"\x1a", size_of(text), text)
+        if app_id:
+            text = app_id.encode()
+            parts += (b'"', size_of(text), text)
+        if function_slug:
+            text = function_slug.encode()
+            parts += (b"*", size_of(text), text)
+        if step_id is not None:
+            text = step_id.encode()
+            parts += (b"2", size_of(text), text)
+        if system_trace_ctx:
+            parts += (b":", size_of(system_trace_ctx), system_trace_ctx)
+        if user_trace_ctx:
+            parts += (b"B", size_of(user_trace_ctx), user_trace_ctx)
+        if run_id:
+            text = run_id.encode()
+            parts += (b"J", size_of(text), text)
+        return b"".join(parts)
+
+    def SerializeToString(self) -> bytes:
+        return self.written(**self.__dict__)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -194,6 +391,54 @@ class WorkerRequestExtendLeaseData(Message):
     user_trace_ctx: bytes = field(8, BYTES)
     run_id: str = field(9, TEXT)
     lease_id: str = field(10, TEXT)
+
+    @staticmethod
+    def written(
+        *,
+        request_id: str = "",
+        account_id: str = "",
+        env_id: str = "",
+        app_id: str = "",
+        function_slug: str = "",
+        step_id: str | None = None,
+        system_trace_ctx: bytes = b"",
+        user_trace_ctx: bytes = b"",
+        run_id: str = "",
+        lease_id: str = "",
+    ) -> bytes:
+        parts: list[bytes] = []
+        if request_id:
+            text = request_id.encode()
+            parts += (b"\n", size_of(text), text)
+        if account_id:
+            text = account_id.encode()
+            parts += (b"\x12", size_of(text), text)
+        if env_id:
+            text = env_id.encode()
+            parts += (b"\x1a", size_of(text), text)
+        if app_id:
+            text = app_id.encode()
+            parts += (b'"', size_of(text), text)
+        if function_slug:
+            text = function_slug.encode()
+            parts += (b"*", size_of(text), text)
+        if step_id is not None:
+            text = step_id.encode()
+            parts += (b"2", size_of(text), text)
+        if system_trace_ctx:
+            parts += (b":", size_of(system_trace_ctx), system_trace_ctx)
+        if user_trace_ctx:
+            parts += (b"B", size_of(user_trace_ctx), user_trace_ctx)
+        if run_id:
+            text = run_id.encode()
+            parts += (b"J", size_of(text), text)
+        if lease_id:
+            text = lease_id.encode()
+            parts += (b"R", size_of(text), text)
+        return b"".join(parts)
+
+    def SerializeToString(self) -> bytes:
+        return self.written(**self.__dict__)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -222,10 +467,77 @@ class SDKResponse(Message):
     user_trace_ctx: bytes = field(12, BYTES)
     run_id: str = field(13, TEXT)
 
+    @staticmethod
+    def written(
+        *,
+        request_id: str = "",
+        account_id: str = "",
+        env_id: str = "",
+        app_id: str = "",
+        status: int = 0,
+        body: bytes = b"",
+        no_retry: bool = False,
+        retry_after: str | None = None,
+        sdk_version: str = "",
+        request_version: int = 0,
+        system_trace_ctx: bytes = b"",
+        user_trace_ctx: bytes = b"",
+        run_id: str = "",
+    ) -> bytes:
+        parts: list[bytes] = []
+        if request_id:
+            text = request_id.encode()
+            parts += (b"\n", size_of(text), text)
+        if account_id:
+            text = account_id.encode()
+            parts += (b"\x12", size_of(text), text)
+        if env_id:
+            text = env_id.encode()
+            parts += (b"\x1a", size_of(text), text)
+        if app_id:
+            text = app_id.encode()
+            parts += (b'"', size_of(text), text)
+        if status:
+            parts += (b"(", write_number(INT32, status))
+        if body:
+            parts += (b"2", size_of(body), body)
+        if no_retry:
+            parts += (b"8", write_number(BOOL, no_retry))
+        if retry_after is not None:
+            text = retry_after.encode()
+            parts += (b"B", size_of(text), text)
+        if sdk_version:
+            text = sdk_version.encode()
+            parts += (b"J", size_of(text), text)
+        if request_version:
+            parts += (b"P", write_number(UINT32, request_version))
+        if system_trace_ctx:
+            parts += (b"Z", size_of(system_trace_ctx), system_trace_ctx)
+        if user_trace_ctx:
+            parts += (b"b", size_of(user_trace_ctx), user_trace_ctx)
+        if run_id:
+            text = run_id.encode()
+            parts += (b"j", size_of(text), text)
+        return b"".join(parts)
+
+    def SerializeToString(self) -> bytes:
+        return self.written(**self.__dict__)
+
 
 @dataclass(kw_only=True, repr=False)
 class WorkerReplyAckData(Message):
     request_id: str = field(1, TEXT)
+
+    def _begin(self, data: bytes) -> int:
+        stop, end = 0, len(data)
+        if stop < end and data[stop] == 10:
+            start = stop + 2
+            size = data[start - 1]
+            if size > 127:
+                return stop
+            stop = start + size
+            self.request_id = data[start:stop].decode()
+        return stop
 
 
 @dataclass(kw_only=True, repr=False)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
+
+import pytest
 
 from inngest_connect_asgi.protocol.wire import codec, connect
 
 from . import connect_pb2
-from .judge import CLASSES
-from .source import FILE, source
+from .judge import CLASSES, agree, same_as
+from .source import FILE, TYPES, source
 
 
 def test_the_source_is_up_to_date() -> None:
@@ -47,3 +50,36 @@ def test_each_kind_is_here() -> None:
 
 def test_the_package_is_not_the_sdks() -> None:
     assert not connect_pb2.DESCRIPTOR.package.startswith("connect.v1")
+
+
+STRAIGHT = [each for each in CLASSES if {"_begin", "written"} & vars(each).keys()]
+SIZES = [1, 127, 128, 16383, 16384]
+
+
+@pytest.mark.parametrize("kind", STRAIGHT)
+def test_what_goes_with_every_run_is_as_protobuf_has_it(
+    kind: type[codec.Message],
+) -> None:
+    fields = same_as(kind).DESCRIPTOR.fields
+    for size in SIZES:
+        values = {"str": "x" * size, "bytes": b"x" * size, "int": size, "bool": True}
+        given: dict[str, Any] = {
+            field.name: values[TYPES[field.type][1]] for field in fields
+        }
+        for name, value in given.items():
+            for some in (
+                {},
+                {name: value},
+                {n: v for n, v in given.items() if n != name},
+            ):
+                data = kind(**some).SerializeToString()
+                assert data == same_as(kind)(**some).SerializeToString()
+                assert agree(kind, data)
+        data = kind(**given).SerializeToString()
+        for end in range(min(len(data), 300)):
+            agree(kind, data[:end])
+
+
+def test_a_number_that_does_not_fit_is_not_written() -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        connect.ConnectMessage(kind=1 << 31).SerializeToString()
