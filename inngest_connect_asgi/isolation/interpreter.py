@@ -114,21 +114,25 @@ class Interpreter:
         try:
             interpreter.prepare_main(argv=self._argv, prelude=prelude())
             interpreter.exec(_BOOT)
+        except BaseException as error:
+            self._fall_silent(error)
+            raise
+        else:
+            self._fall_silent(None)
         finally:
-            self._say_no_more()
             # Waits for its threads: one may be looking a name up.
             interpreter.close()
 
-    def _say_no_more(self) -> None:
-        # Whoever listens hears of it at once.
+    def _fall_silent(self, error: BaseException | None) -> None:
+        """Whoever listens hears of it at once."""
+        if error is not None:
+            self._death = f"of this:\n{_shown(error)}"
         for each in self._theirs:
             each.close()
         self._spoke.set()
 
     def _ended(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._death = f"of this:\n{_shown(error)}"
-        self._say_no_more()
+        self._fall_silent(error)
         departures.depart(self)
 
 

@@ -31,7 +31,7 @@ def life(
     for name in ("putenv", "unsetenv"):
         monkeypatch.setattr(os, name, getattr(os, name))
     monkeypatch.setattr(sys, "stdout", sys.stdout)
-    monkeypatch.setattr(warnings, "simplefilter", lambda how: None)
+    monkeypatch.setattr(warnings, "simplefilter", lambda *_: None)
     return life
 
 

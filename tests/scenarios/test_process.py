@@ -688,9 +688,10 @@ def test_after_ten_deaths_in_a_row_it_gives_up_and_live_fails(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(
-        "inngest_connect_asgi.isolation.launch.ENTRY", "there_is_no_such_module"
-    )
+    for place in ("launch", "interpreter"):
+        monkeypatch.setattr(
+            f"inngest_connect_asgi.isolation.{place}.ENTRY", "there_is_no_such_module"
+        )
     monkeypatch.setattr(Core, "start", None)
     # How long each delay is, the supervisor's tests say.
     monkeypatch.setattr(
