@@ -322,3 +322,13 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert inngest_connect_asgi.__file__ is not None
     directory = pathlib.Path(inngest_connect_asgi.__file__).parent
     assert (directory / "py.typed").exists()
+
+
+def test_an_interpreter_needs_a_python_that_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("inngest_connect_asgi.libraries.is_installed", lambda _: False)
+    with pytest.raises(ConfigurationError, match=r"needs Python 3\.14 or later, and"):
+        make(isolation="interpreter")
+    monkeypatch.setattr("inngest_connect_asgi.libraries.is_installed", lambda _: True)
+    assert make(isolation="interpreter")._settings.isolation == "interpreter"
