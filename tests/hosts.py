@@ -39,6 +39,7 @@ __all__ = [
     "Running",
     "child_of",
     "inject",
+    "interpreters",
     "large_result",
     "prepared",
     "start",
@@ -177,8 +178,11 @@ def text_of(error: BaseException | None) -> str:
     return str(error)
 
 
+def interpreters() -> list[Interpreter]:
+    """Those of this process, beside its own."""
+    return [each for each in list(departures._here) if isinstance(each, Interpreter)]
+
+
 def the_interpreter() -> Interpreter:
-    """The one of this process."""
-    (tenant,) = departures._here
-    assert isinstance(tenant, Interpreter)
-    return tenant
+    (one,) = interpreters()
+    return one

@@ -331,4 +331,6 @@ def test_an_interpreter_needs_a_python_that_has_them(
     with pytest.raises(ConfigurationError, match=r"needs Python 3\.14 or later, and"):
         make(isolation="interpreter")
     monkeypatch.setattr("inngest_connect_asgi.libraries.is_installed", lambda _: True)
-    assert make(isolation="interpreter")._settings.isolation == "interpreter"
+    settings = make(isolation="interpreter")._settings
+    assert settings is not None
+    assert settings.isolation == "interpreter"
