@@ -43,7 +43,8 @@ class FakeChild:
     def __init__(self) -> None:
         output, self.says = os.pipe()
         stderr, self.prints = os.pipe()
-        self.output, self.stderr = FileIO(output), FileIO(stderr)
+        self.output = FileIO(output)
+        self.stderr: FileIO | None = FileIO(stderr)
         self.is_gone = self.was_killed = False
 
     def kill(self) -> None:
@@ -61,7 +62,8 @@ def fake() -> Iterator[FakeChild]:
     fake = FakeChild()
     yield fake
     for file in (fake.output, fake.stderr):
-        file.close()
+        if file is not None:
+            file.close()
     os.close(fake.says)
     os.close(fake.prints)
 
@@ -320,3 +322,32 @@ def test_looking_for_more_of_what_it_printed_may_find_nothing(
     assert listener._last_words() == ""
     os.write(fake.prints, b"half a wo")
     assert listener._last_words() == "; it printed 'half a wo'"
+
+
+def test_one_that_prints_where_the_app_does_has_only_what_it_says(
+    fake: FakeChild,
+) -> None:
+    assert fake.stderr is not None
+    fake.stderr.close()
+    fake.stderr = None
+    fake.say(Stopped())
+    assert hear(fake) == [Stopped()]
+
+
+def test_bytes_of_the_child_that_are_no_message_end_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inject(
+        monkeypatch,
+        """
+import os
+from inngest_connect_asgi.isolation import pipe
+encode = pipe.encode
+def garble(message):
+    return memoryview(pipe.frame(b"no pickle: secret"))
+pipe.encode = garble
+""",
+    )
+    text = text_of(Running().end())
+    assert "what is no message" in text
+    assert "secret" not in text

@@ -161,25 +161,6 @@ def test_bytes_that_are_no_message_end_the_child() -> None:
     assert "data_received" in text
 
 
-def test_bytes_of_the_child_that_are_no_message_end_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    inject(
-        monkeypatch,
-        """
-import os
-from inngest_connect_asgi.isolation import pipe
-encode = pipe.encode
-def garble(message):
-    return memoryview(pipe.frame(b"no pickle: secret"))
-pipe.encode = garble
-""",
-    )
-    text = text_of(Running().end())
-    assert "what is no message" in text
-    assert "secret" not in text
-
-
 def test_a_child_that_is_gone_before_it_is_heard_of_is_not_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

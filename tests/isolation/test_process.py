@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from inngest_connect_asgi.messages import Drain, State
+
 from ..hosts import (
     Running,
     inject,
@@ -73,3 +75,14 @@ Runtime.run = run
 """,
     )
     assert "SystemExit: of a callback" in text_of(Running().end())
+
+
+def test_it_runs_until_it_is_drained_or_crashed() -> None:
+    running = Running()
+    running.wait_for(State)
+    running.host.send(Drain(0.0))
+    assert running.end() is None
+    again = Running(running.host)
+    again.wait_for(State)
+    again.host.crash(RuntimeError("boom"))
+    assert "boom" in text_of(again.end())
