@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from inngest_connect_asgi.messages import Start
 from inngest_connect_asgi.protocol.actions import Action, Open, Send, StartLink
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.wire import connect as wire
@@ -98,7 +99,7 @@ class Worker:
         self._tick_at: float | None = None
         self.core = Core(configuration(), rng=random.Random(seed))
         self.ready_at: float | None = None
-        self._do(self.core.start(time.now))
+        self._do(self.core.start(Start(configuration()), time.now))
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:

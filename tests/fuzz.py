@@ -177,7 +177,7 @@ def fuzz_core(data: bytes) -> None:
         sim.advance(0.0)
     for message in sim.told:
         list(pipe.Decoder().feed(bytes(pipe.encode(message))))
-    if not sim.core.stopping:
+    if not sim.core.parts.stopping:
         _a_good_request_runs(sim)
 
 

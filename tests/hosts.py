@@ -26,8 +26,8 @@ from inngest_connect_asgi.messages import (
     Outcome,
     Result,
     Start,
-    State,
 )
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.worker.config import Isolation
 
 from .simulation import configuration

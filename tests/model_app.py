@@ -17,10 +17,10 @@ from inngest_connect_asgi.messages import (
     Ping,
     Request,
     Result,
-    State,
     Wanted,
     Withdrawn,
 )
+from inngest_connect_asgi.state import State
 
 from .strict_gateway import StrictGateway
 

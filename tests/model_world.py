@@ -102,7 +102,7 @@ class World:
 
     def pause_at(self) -> float | None:
         core = self.shell.core
-        return core.stalling.pause_at(stopping=core.stopping)
+        return core.stalling.pause_at(stopping=core.parts.stopping)
 
     # Time
 
@@ -378,7 +378,9 @@ class World:
         self.shell.crash(half_written=half_written)
 
     @step(
-        lambda self: self.steps > 20 and self.is_alive and not self.shell.core.stopping,
+        lambda self: (
+            self.steps > 20 and self.is_alive and not self.shell.core.parts.stopping
+        ),
         timeout=(1.0, 30.0),
     )
     def app_shuts_down(self, timeout: float) -> None:
@@ -432,7 +434,7 @@ class World:
     @check
     def never_away_for_long(self) -> None:
         core = self.shell.core
-        if self.is_alive and core.links.live is None and not core.stopping:
+        if self.is_alive and core.links.live is None and not core.parts.stopping:
             due = core.next_tick()
             trying = self.shell.starts or self.shell.sockets
             assert trying or (due is not None and due - self.shell.now <= 27.0)

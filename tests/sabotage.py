@@ -19,6 +19,7 @@ from inngest_connect_asgi.health.report import Health
 from inngest_connect_asgi.isolation.moving import MovingHost
 from inngest_connect_asgi.isolation.supervisor import Supervisor
 from inngest_connect_asgi.protocol.core import Core
+from inngest_connect_asgi.protocol.parts import Parts
 from inngest_connect_asgi.runtime.gateway_socket import Connection, GatewaySocket
 from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.runtime.timer import Timer
@@ -54,13 +55,13 @@ HANDLERS: dict[type, tuple[str, ...]] = {
         "start",
         "start_answered",
         "tick",
-        "wants",
     ),
     FunctionRunner: ("run",),
     GatewaySocket: ("close", "received", "send", "write"),
     Health: ("update",),
     Runtime: ("_acknowledge", "_do", "_receive", "_send"),
     MovingHost: ("_hand_over", "_hear_new", "_hear_old"),
+    Parts: ("wants",),
     Timer: ("set",),
     Supervisor: ("_note", "send"),
     Runs: ("_finish", "_start", "_start_some"),

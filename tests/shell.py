@@ -11,11 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inngest_connect_asgi.messages import (
-    STATE_EVERY,
-    Delivery,
-    Undelivered,
-)
+from inngest_connect_asgi.messages import Delivery, Start, Undelivered
 from inngest_connect_asgi.protocol.actions import (
     Abort,
     Action,
@@ -31,6 +27,7 @@ from inngest_connect_asgi.protocol.actions import (
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.links import PAUSE_GAP
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import STATE_EVERY
 
 from .model_app import App
 from .simulation import configuration, frame
@@ -83,7 +80,7 @@ class Shell:
         self.timeout = 0.0
         self.end_by = float("inf")
         self._begin()
-        self.step(self.core.start)
+        self.step(self.core.start, Start(self.core.parts.configuration))
 
     def _begin(self) -> None:
         self.core = Core(self.configuration, rng=random.Random(1))
@@ -103,18 +100,18 @@ class Shell:
                 self._put_on_wire(socket)
             self.gateway.cut(socket.peer)
         self._begin()
-        undelivered = [
-            Undelivered(each.lease, len(each.outcome.body))
-            for each in self.app.results.values()
-        ]
-        self.step(
-            self.core.start,
+        start = Start(
+            self.core.parts.configuration,
             requests=tuple(self.app.running.values()),
             offered=tuple(self.app.offered.values()),
-            undelivered=undelivered,
+            undelivered=tuple(
+                Undelivered(each.lease, len(each.outcome.body))
+                for each in self.app.results.values()
+            ),
             settled=tuple(self.app.settled),
             state=self.app.state,
         )
+        self.step(self.core.start, start)
         if self.drained_at is not None:
             self.drain(self.timeout)
 
@@ -246,7 +243,7 @@ class Shell:
         link = self.core.links.get(socket.peer.link)
         is_older = self.core.deliveries.was_superseded(delivery)
         is_open = socket is self.live and not socket.refuses
-        if is_open and link and not link.paused and not self.core.stopping:
+        if is_open and link and not link.paused and not self.core.parts.stopping:
             assert is_older or delivery in acks, "a request is ignored"
 
     def _look_at_close(self, socket: Socket) -> None:

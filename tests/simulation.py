@@ -19,7 +19,7 @@ from inngest_connect_asgi.messages import (
     Ping,
     Request,
     Result,
-    State,
+    Start,
     Undelivered,
     Wanted,
     Withdrawn,
@@ -38,6 +38,7 @@ from inngest_connect_asgi.protocol.actions import (
 )
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import State
 
 __all__ = ["DONE", "Simulation", "configuration", "frame", "lease"]
 
@@ -91,7 +92,8 @@ class Simulation:
         **options: object,
     ) -> None:
         self.now = 0.0
-        self.core = Core(configuration(**options), rng=random.Random(1))
+        configured = configuration(**options)
+        self.core = Core(configured, rng=random.Random(1))
         self.starts: dict[int, StartLink] = {}
         self.opening: dict[int, Open] = {}
         self.queued: dict[int, list[Send | SendReply]] = {}
@@ -108,13 +110,15 @@ class Simulation:
         self.pings: list[int] = []
         self.wanted: list[Delivery] = []
         self.finished = 0
-        undelivered = [
-            Undelivered(result.lease, len(result.outcome.body)) for result in results
-        ]
-        start = self.core.start(
-            self.now, requests, offered, undelivered, settled, state
+        start = Start(
+            configured,
+            tuple(requests),
+            tuple(offered),
+            tuple(Undelivered(r.lease, len(r.outcome.body)) for r in results),
+            tuple(settled),
+            state,
         )
-        self.do(start)
+        self.do(self.core.start(start, self.now))
 
     def do(self, actions: list[Action]) -> None:
         self.carry_out(actions)

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from inngest_connect_asgi import ConfigurationError, InngestConnectMiddleware
 from inngest_connect_asgi.health import endpoints
 from inngest_connect_asgi.health.report import Health
-from inngest_connect_asgi.messages import InFlight, State
+from inngest_connect_asgi.state import InFlight, State
 from inngest_connect_asgi.testing import LocalGateway
 
 from .harness import bare_app, lifespan, make_client, make_function, off_loop, run

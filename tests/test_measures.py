@@ -23,7 +23,8 @@ from inngest_connect_asgi.integrations import observers as integrations
 from inngest_connect_asgi.integrations.measures import Feed, Measure
 from inngest_connect_asgi.integrations.surroundings import Layer, Surroundings, nested
 from inngest_connect_asgi.libraries import Library
-from inngest_connect_asgi.messages import Accepted, Outcome, Request, Result, State
+from inngest_connect_asgi.messages import Accepted, Outcome, Request, Result
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.testing import LocalGateway
 
 from . import harness

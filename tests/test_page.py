@@ -20,7 +20,7 @@ import pytest
 
 from inngest_connect_asgi.health import page
 from inngest_connect_asgi.health.report import Health
-from inngest_connect_asgi.messages import InFlight, State
+from inngest_connect_asgi.state import InFlight, State
 from inngest_connect_asgi.testing import LocalGateway
 
 from .servers import Uvicorn

@@ -23,7 +23,7 @@ from inngest_connect_asgi.configuration import Configuration, Probe
 from inngest_connect_asgi.health import embedded, probe
 from inngest_connect_asgi.health.embedded import listen_on
 from inngest_connect_asgi.health.probe import ProbeServer, start_probe
-from inngest_connect_asgi.messages import State
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.testing import LocalGateway
 
 from .harness import off_loop, run, until, worker

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 
 from .. import logs
-from ..messages import State
+from ..state import State
 from .report import HISTORY, Event, Health, Sample
 
 __all__ = ["HEADERS", "render"]

@@ -16,7 +16,7 @@ from ..configuration import Configuration, Probe
 from ..ends import spawn, start_thread
 from ..errors import describe
 from ..libraries import version
-from ..messages import State
+from ..state import State
 from .endpoints import health_app
 from .report import Health, facts
 

@@ -18,7 +18,7 @@ from .. import logs
 from ..configuration import Configuration
 from ..errors import last_line
 from ..libraries import version
-from ..messages import SILENCE, State
+from ..state import SILENCE, State
 
 __all__ = ["DESCRIPTION", "Event", "Health", "Sample", "Verdict", "facts"]
 

@@ -14,17 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from ..configuration import Configuration
-from ..messages import (
-    CONNECTIONS,
-    FAILURE_REASONS,
-    PLACES,
-    RECONNECT_REASONS,
-    Accepted,
-    Delivery,
-    Outcome,
-    Result,
-    State,
-)
+from ..messages import Accepted, Delivery, Outcome, Result
+from ..state import CONNECTIONS, FAILURE_REASONS, PLACES, RECONNECT_REASONS, State
 
 __all__ = ["BUCKETS", "MEASURES", "OUTCOMES", "Feed", "Instruments", "Measure"]
 

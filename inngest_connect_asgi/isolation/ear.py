@@ -10,7 +10,8 @@ from io import FileIO
 from logging import WARNING
 from typing import Protocol
 
-from ..messages import SILENCE, VERSION, FromRuntime, Log
+from ..messages import VERSION, FromRuntime, Log
+from ..state import SILENCE
 from . import pipe
 
 __all__ = ["Ear", "RuntimeCrashed", "Speaker"]

@@ -25,9 +25,9 @@ from ..messages import (
     Result,
     Start,
     Starved,
-    State,
     Withdrawn,
 )
+from ..state import State
 from .supervisor import Host
 
 __all__ = ["MovingHost"]

@@ -10,15 +10,7 @@ import marshal
 from collections.abc import Callable
 from typing import Any
 
-from ..messages import (
-    Accepted,
-    Delivered,
-    Delivery,
-    Lease,
-    Outcome,
-    Request,
-    Result,
-)
+from ..messages import Accepted, Delivered, Delivery, Lease, Outcome, Request, Result
 
 __all__ = ["dump", "is_plain", "load"]
 

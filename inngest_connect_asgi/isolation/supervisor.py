@@ -21,11 +21,11 @@ from ..messages import (
     Log,
     Request,
     Start,
-    State,
     Stopped,
     Withdrawn,
 )
 from ..protocol.backoff import Backoff
+from ..state import State
 
 __all__ = ["Host", "Supervisor"]
 

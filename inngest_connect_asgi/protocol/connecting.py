@@ -8,9 +8,7 @@ from collections.abc import Callable
 
 from ..configuration import Configuration
 from ..errors import quoted
-from ..messages import (
-    State,
-)
+from ..state import State
 from . import frames
 from .actions import Abort, Open, Send, StartLink
 from .durations import parse_duration

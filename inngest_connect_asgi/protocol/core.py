@@ -28,20 +28,10 @@ section 8 of inngest/inngest) and the gateway's source (``pkg/connect``).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ..configuration import Configuration
-from ..messages import (
-    APP_STALLED,
-    Adopt,
-    Delivered,
-    Delivery,
-    Lease,
-    Result,
-    Starved,
-    State,
-    Undelivered,
-)
+from ..messages import Adopt, Delivered, Delivery, Result, Start, Starved
 from . import frames, snapshot
 from .actions import Action, Finish, Send, SendReply, Tell
 from .link import Link, Phase
@@ -88,35 +78,18 @@ class Core:
         self.replies = parts.replies
         self.deliveries = parts.deliveries
         self.leases = parts.leases
-
-    @property
-    def stopping(self) -> bool:
-        return self.ending.begun
+        self.wants = parts.wants
 
     # What happens at the app's side.
 
-    def start(
-        self,
-        now: float,
-        requests: Iterable[Lease] = (),
-        offered: Iterable[Lease] = (),
-        undelivered: Iterable[Undelivered] = (),
-        settled: Iterable[Delivery] = (),
-        state: State | None = None,
-    ) -> list[Action]:
-        """Connect, before anything else.
+    def start(self, start: Start, now: float) -> list[Action]:
+        """Connect, before anything else, and go on where another runtime has left off.
 
-        Args:
-            requests: What the app is running already: their leases are taken up.
-            offered: What another runtime was about to acknowledge. Whether it did,
-                nobody says: the server extends the lease in any case. If it did not,
-                the server sends the request again at once; if it did, once the lease
-                is over.
-            undelivered: Replies that another runtime did not deliver.
-            settled: Requests whose replies another runtime did deliver.
-            state: The last one of that runtime.
+        Whether that one acknowledged what it had offered, nobody says: the server
+        extends the lease in any case. If it did not, the server sends the request again
+        at once; if it did, once the lease is over.
         """
-        take_over(self.parts, now, requests, offered, undelivered, settled, state)
+        take_over(self.parts, start, now)
         self.stalling.watch.start(now)
         self.connecting.connect(now)
         return self._take(now)
@@ -164,16 +137,7 @@ class Core:
 
     def pong(self, number: int, now: float) -> list[Action]:
         """The app's event loop has answered a ping."""
-        is_news = (
-            self.parts.told is not None
-            and self.parts.told.app_waiting_since is not None
-        )
-        may_go_on = self.stalling.pong(number, now, is_news=is_news)
-        # What was paused stays so: only a new connection gets requests. Where there is
-        # none, the next one is under way, or waits for its time.
-        if may_go_on and not self.stopping and self.links.live is not None:
-            self.losing.because = APP_STALLED
-            self.connecting.connect(now)
+        self.parts.pong(number, now)
         return self._take(now)
 
     # What happens at the server's side.
@@ -236,18 +200,6 @@ class Core:
             name = frames.name(kind)
             text = f"Ignored an unexpected {name} from the gateway"
             self.telling.warn(f"kind {kind}", text, now)
-
-    def wants(self, frame: Send | SendReply) -> bool:
-        """Whether to write a frame that has waited.
-
-        Not every acknowledgement, and no reply to what the server has sent anew.
-        """
-        if isinstance(frame, SendReply):
-            return not self.deliveries.was_superseded(frame.delivery)
-        if not frame.acknowledges:
-            return True
-        link = self.links.get(frame.link)
-        return link is not None and frame.delivery in link.unsent_acks
 
     def sent(self, frame: Send | SendReply, now: float) -> list[Action]:
         """A frame that bears a delivery is on the wire."""

@@ -6,7 +6,7 @@ import logging
 import random
 from collections import Counter
 
-from ..messages import (
+from ..state import (
     API_REJECTED,
     API_UNREACHABLE,
     CLOSING,

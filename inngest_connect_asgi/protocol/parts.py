@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 
 from ..configuration import Configuration
-from ..messages import State
+from ..state import APP_STALLED, State
+from .actions import Send, SendReply
 from .connecting import Connecting
 from .deliveries import Deliveries
 from .delivering import Delivering
@@ -99,6 +100,28 @@ class Parts:
         self.connecting.forget(link)
         self.taking.link_gone(link, now)
         self.replies.link_lost(link.id)
+
+    def pong(self, number: int, now: float) -> None:
+        """The app's event loop has answered a ping."""
+        is_news = self.told is not None and self.told.app_waiting_since is not None
+        may_go_on = self.stalling.pong(number, now, is_news=is_news)
+        # What was paused stays so: only a new connection gets requests. Where there is
+        # none, the next one is under way, or waits for its time.
+        if may_go_on and not self.stopping and self.links.live is not None:
+            self.losing.because = APP_STALLED
+            self.connecting.connect(now)
+
+    def wants(self, frame: Send | SendReply) -> bool:
+        """Whether to write a frame that has waited.
+
+        Not every acknowledgement, and no reply to what the server has sent anew.
+        """
+        if isinstance(frame, SendReply):
+            return not self.deliveries.was_superseded(frame.delivery)
+        if not frame.acknowledges:
+            return True
+        link = self.links.get(frame.link)
+        return link is not None and frame.delivery in link.unsent_acks
 
     # Time.
 

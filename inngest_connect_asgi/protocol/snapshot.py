@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from ..messages import InFlight, State
+from ..state import InFlight, State
 from .actions import Tell
 from .parts import Parts
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 import logging
 
 from ..errors import quoted
-from ..messages import (
-    Accepted,
-    Delivery,
-    Extended,
-    Lease,
-    Request,
-    Withdrawn,
-)
+from ..messages import Accepted, Delivery, Extended, Lease, Request, Withdrawn
 from . import frames
 from .actions import Send, Tell
 from .deliveries import Deliveries

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from ..messages import STATE_EVERY, Lease, Log
+from ..messages import Lease, Log
+from ..state import STATE_EVERY
 from . import frames
 from .actions import Action, Send, Tell
 from .link import Link

@@ -101,15 +101,7 @@ class Runtime:
             try:
                 if not start.beside:
                     self._probe = _start_probe(configuration, self._tell)
-                begin = partial(
-                    self._core.start,
-                    requests=start.requests,
-                    offered=start.offered,
-                    undelivered=start.undelivered,
-                    settled=start.settled,
-                    state=start.state,
-                )
-                self._step(begin)
+                self._step(self._core.start, start)
                 early, self._early = self._early or [], None
                 if start.drain is not None:
                     early.append(start.drain)
@@ -187,8 +179,6 @@ class Runtime:
         self._sockets.pop(link, None)
         self._step(self._core.lost, link, reason)
         self._end_turn()
-
-    # Core and shell.
 
     @property
     def _is_over(self) -> bool:
@@ -287,8 +277,6 @@ class Runtime:
         await asyncio.gather(*aborted, return_exceptions=True)
         if self._probe is not None:
             await self._probe.stop()
-
-    # HTTP.
 
     def _call_start(self, call: StartLink) -> None:
         def ended(answer: Answer) -> None:

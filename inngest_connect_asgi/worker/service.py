@@ -34,11 +34,11 @@ from ..messages import (
     Stalled,
     Start,
     Starved,
-    State,
     Stopped,
     Wanted,
     Withdrawn,
 )
+from ..state import State
 from .attempts import Attempt, Attempts
 from .config import Isolation, Settings
 from .ledger import Ledger

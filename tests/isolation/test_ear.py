@@ -14,13 +14,8 @@ import pytest
 
 from inngest_connect_asgi.isolation import ear, launch, pipe
 from inngest_connect_asgi.isolation.ear import Ear, RuntimeCrashed
-from inngest_connect_asgi.messages import (
-    Drain,
-    FromRuntime,
-    Log,
-    State,
-    Stopped,
-)
+from inngest_connect_asgi.messages import Drain, FromRuntime, Log, Stopped
+from inngest_connect_asgi.state import State
 
 from ..hosts import (
     Running,
@@ -174,7 +169,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         """
 import asyncio, time
-from inngest_connect_asgi.messages import State
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.runtime.shell import Runtime
 run = Runtime.run
 async def talk(self, start):

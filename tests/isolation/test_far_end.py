@@ -23,10 +23,10 @@ from inngest_connect_asgi.messages import (
     Ping,
     Pong,
     Start,
-    State,
     Stopped,
 )
 from inngest_connect_asgi.network import trust
+from inngest_connect_asgi.state import State
 
 from ..harness import run, until
 from ..hosts import Ends, large_result, start

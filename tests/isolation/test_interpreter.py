@@ -18,7 +18,8 @@ from inngest_connect_asgi import ends as tasks
 from inngest_connect_asgi.isolation import departures, ear, interpreter
 from inngest_connect_asgi.isolation.ear import RuntimeCrashed
 from inngest_connect_asgi.isolation.interpreter import Interpreter, InterpreterHost
-from inngest_connect_asgi.messages import Drain, Log, Pong, State
+from inngest_connect_asgi.messages import Drain, Log, Pong
+from inngest_connect_asgi.state import State
 
 from ..hosts import Running, inject, text_of, the_interpreter
 
@@ -133,7 +134,7 @@ import selectors, asyncio
 sys.path.insert(0, folder)
 from tests.hosts import Running
 from inngest_connect_asgi.isolation.interpreter import InterpreterHost
-from inngest_connect_asgi.messages import State
+from inngest_connect_asgi.state import State
 Running(InterpreterHost()).wait_for(State)
 print("it runs")
 """
@@ -234,7 +235,8 @@ import sys, threading, logging, atexit
 from tests.hosts import Running, start, prepared
 from inngest_connect_asgi.isolation import launch
 from inngest_connect_asgi.isolation.interpreter import InterpreterHost
-from inngest_connect_asgi.messages import Drain, State
+from inngest_connect_asgi.messages import Drain
+from inngest_connect_asgi.state import State
 launch._PREPARE = prepared({hangs!r})
 running = Running(InterpreterHost())
 running.wait_for(State)

@@ -27,10 +27,10 @@ from inngest_connect_asgi.messages import (
     Result,
     Start,
     Starved,
-    State,
     Undelivered,
     Withdrawn,
 )
+from inngest_connect_asgi.state import State
 
 from ..simulation import lease
 

@@ -14,13 +14,9 @@ from inngest_connect_asgi.isolation.outbox import Outbox
 from inngest_connect_asgi.isolation.process import ProcessHost
 from inngest_connect_asgi.isolation.supervisor import Host
 from inngest_connect_asgi.isolation.thread import ThreadHost
-from inngest_connect_asgi.messages import (
-    Drain,
-    Pong,
-    Start,
-    State,
-)
+from inngest_connect_asgi.messages import Drain, Pong, Start
 from inngest_connect_asgi.runtime.shell import Runtime
+from inngest_connect_asgi.state import State
 
 from ..hosts import (
     HOSTS,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.messages import Drain, State
+from inngest_connect_asgi.messages import Drain
+from inngest_connect_asgi.state import State
 
 from ..hosts import (
     Running,

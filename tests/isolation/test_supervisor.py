@@ -19,10 +19,10 @@ from inngest_connect_asgi.messages import (
     Pong,
     Request,
     Start,
-    State,
     Stopped,
 )
 from inngest_connect_asgi.protocol.backoff import Backoff
+from inngest_connect_asgi.state import State
 
 from ..simulation import lease
 

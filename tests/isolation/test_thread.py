@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from inngest_connect_asgi.isolation.thread import ThreadHost
-from inngest_connect_asgi.messages import Drain, Pong, State
+from inngest_connect_asgi.messages import Drain, Pong
+from inngest_connect_asgi.state import State
 
 from ..hosts import Running
 

@@ -6,10 +6,11 @@ import random
 
 import pytest
 
-from inngest_connect_asgi.messages import CLOSING, RUNTIME_CRASHED, Log, State
+from inngest_connect_asgi.messages import Log, Start
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.link import ATTEMPT_TIMEOUT
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import CLOSING, RUNTIME_CRASHED, State
 
 from ..simulation import Simulation, configuration, frame
 
@@ -294,7 +295,7 @@ def test_what_the_api_answers_is_explained(
         rng=random.Random(1),
         via=lambda url: f" by way of {url}",
     )
-    core.start(0.0)
+    core.start(Start(core.parts.configuration), 0.0)
     core.start_answered(1, status, b"", 0.0)
     assert core.losing.last_error == error
 
@@ -305,7 +306,7 @@ def test_a_gateway_that_does_not_answer_is_named_with_its_own_proxy() -> None:
         rng=random.Random(1),
         via=lambda url: f" by way of {url}",
     )
-    core.start(0.0)
+    core.start(Start(core.parts.configuration), 0.0)
     answer = wire.StartResponse(connection_id="c", gateway_endpoint="ws://gateway.test")
     core.start_answered(1, 200, answer.SerializeToString(), 0.0)
     core.tick(10.0)

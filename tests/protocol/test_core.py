@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.messages import (
-    Adopt,
-    Delivered,
-    Delivery,
-    Result,
-    State,
-    Withdrawn,
-)
+from inngest_connect_asgi.messages import Adopt, Delivered, Delivery, Result, Withdrawn
 from inngest_connect_asgi.protocol.actions import Finish, Send, Tell
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import State
 
 from ..simulation import DONE, Simulation, frame, lease
 from .twice import FIRST, SECOND, take

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.messages import (
-    Delivered,
-    Delivery,
-    Outcome,
-    Wanted,
-)
+from inngest_connect_asgi.messages import Delivered, Delivery, Outcome, Wanted
 from inngest_connect_asgi.protocol.deliveries import SETTLED_REMEMBERED, Deliveries
 from inngest_connect_asgi.protocol.leases import Leases
 from inngest_connect_asgi.protocol.replies import Replies

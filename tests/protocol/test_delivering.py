@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.messages import (
-    STATE_EVERY,
-    Delivered,
-    Delivery,
-    Outcome,
-    Result,
-    Wanted,
-)
+from inngest_connect_asgi.messages import Delivered, Delivery, Outcome, Result, Wanted
 from inngest_connect_asgi.protocol.actions import Flush, Tell
 from inngest_connect_asgi.protocol.delivering import (
     FLUSH_FIRST,
@@ -19,6 +12,7 @@ from inngest_connect_asgi.protocol.delivering import (
     SEND_WINDOW,
 )
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import STATE_EVERY
 
 from ..simulation import DONE, Simulation, lease
 from .twice import FIRST, SECOND, take

@@ -8,16 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from inngest_connect_asgi.messages import (
-    API_REJECTED,
-    CLOSING,
-    CONNECTION_LOST,
-    FAILURE_REASONS,
-    HANDSHAKE_FAILED,
-    HEARTBEAT_TIMEOUT,
-    RECONNECT_REASONS,
-    Log,
-)
+from inngest_connect_asgi.messages import Log
 from inngest_connect_asgi.protocol.actions import Abort, Tell
 from inngest_connect_asgi.protocol.leases import Leases
 from inngest_connect_asgi.protocol.link import Link, Phase
@@ -32,6 +23,15 @@ from inngest_connect_asgi.protocol.losing import (
 )
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL, Telling
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import (
+    API_REJECTED,
+    CLOSING,
+    CONNECTION_LOST,
+    FAILURE_REASONS,
+    HANDSHAKE_FAILED,
+    HEARTBEAT_TIMEOUT,
+    RECONNECT_REASONS,
+)
 
 from ..simulation import Simulation
 

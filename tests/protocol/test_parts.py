@@ -283,3 +283,17 @@ def test_one_that_leaves_has_no_more_to_extend_or_to_flush() -> None:
     assert parts.leases.next_due is not None
     assert parts.leases.next_due < 100.0
     assert parts.next_tick() != parts.leases.next_due
+
+
+def test_what_was_paused_is_connected_anew_when_the_app_answers() -> None:
+    sim = Simulation(stall_timeout=2.0)
+    sim.connect(heartbeat="1h")
+    sim.advance(3)
+    assert not sim.starts
+    sim.core.parts.pong(sim.core.stalling.watch.number, sim.now)
+    sim.advance(0)
+    assert sim.starts
+    # Nobody waits for this one.
+    sim.core.parts.pong(sim.core.stalling.watch.number, sim.now)
+    sim.advance(0)
+    assert len(sim.starts) == 1

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from inngest_connect_asgi.messages import (
-    SILENCE,
-    STATE_EVERY,
-    Outcome,
-    State,
-)
+from inngest_connect_asgi.messages import Outcome
 from inngest_connect_asgi.protocol import snapshot
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import SILENCE, STATE_EVERY, State
 
 from ..simulation import Simulation
 

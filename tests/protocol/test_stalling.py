@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.messages import (
-    Stalled,
-    State,
-)
+from inngest_connect_asgi.messages import Stalled
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import State
 
 from ..simulation import Simulation
 

@@ -7,11 +7,11 @@ from inngest_connect_asgi.messages import (
     Delivered,
     Delivery,
     Result,
-    State,
     Undelivered,
     Withdrawn,
 )
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import State
 
 from ..simulation import DONE, Simulation, lease
 from .twice import FIRST, SECOND, replies

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inngest_connect_asgi.messages import (
-    Delivery,
-    Extended,
-    Withdrawn,
-)
+from inngest_connect_asgi.messages import Delivery, Extended, Withdrawn
 from inngest_connect_asgi.protocol.actions import Send
 from inngest_connect_asgi.protocol.telling import STATE_INTERVAL
 from inngest_connect_asgi.protocol.wire import connect as wire

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from inngest_connect_asgi.messages import STATE_EVERY, Log
+from inngest_connect_asgi.messages import Log
 from inngest_connect_asgi.protocol.actions import Send, Tell
 from inngest_connect_asgi.protocol.link import Link
 from inngest_connect_asgi.protocol.telling import (
@@ -13,6 +13,7 @@ from inngest_connect_asgi.protocol.telling import (
     Telling,
 )
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import STATE_EVERY
 
 from ..simulation import Simulation, lease
 

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import logging
+import socket
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +30,6 @@ from inngest_connect_asgi.messages import (
     Result,
     Start,
     Starved,
-    State,
     Wanted,
 )
 from inngest_connect_asgi.protocol import watch
@@ -43,6 +43,7 @@ from inngest_connect_asgi.protocol.actions import (
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.runtime.shell import Runtime
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.testing import LocalGateway
 
 from ..harness import closings, off_loop, run, until
@@ -429,6 +430,11 @@ def test_heartbeats_go_on_while_there_is_more_to_read_in_every_turn(
     run(main)
 
 
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_one_runtime_goes_on_with_what_another_leaves(gateway: LocalGateway) -> None:
     probe = Probe("127.0.0.1", free_port(), "/healthz", True, None)
 
@@ -445,13 +451,12 @@ def test_one_runtime_goes_on_with_what_another_leaves(gateway: LocalGateway) -> 
             old.send(Leave())
             await until(lambda: old.all(State)[-1].connection == "stopped")
             assert not [log for log in new.all(Log) if log.level > logging.INFO]
-            # With the port of the other one.
-            new.send(Adopt(requests=(request.lease,)), Result(request.lease, DONE))
-            url = f"http://127.0.0.1:{probe.port}/healthz"
-            await off_loop(urllib.request.urlopen, url, timeout=5)
-            await new.wait_for(Delivered)
-            assert (await off_loop(sent.wait_for_reply)).body == DONE.body
-            new.send(Drain(0.0))
-            await asyncio.wait_for(task, 10)
+        # With the port of the other one.
+        new.send(Adopt(requests=(request.lease,)), Result(request.lease, DONE))
+        await new.wait_for(Delivered)
+        await until(lambda: is_open(probe.port))
+        assert (await off_loop(sent.wait_for_reply)).body == DONE.body
+        new.send(Drain(0.0))
+        await asyncio.wait_for(task, 10)
 
     run(main)

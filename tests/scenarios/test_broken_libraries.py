@@ -29,7 +29,7 @@ from starlette.applications import Starlette
 from inngest_connect_asgi import libraries, prometheus
 from inngest_connect_asgi.integrations import observers as integrations
 from inngest_connect_asgi.integrations.surroundings import Surroundings
-from inngest_connect_asgi.messages import State
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker import sdk
 

@@ -244,7 +244,7 @@ class Worker(RuleBasedStateMachine):
         kept = {reply.lease.request_id for reply in core.replies}
         delivered = set(self.sim.delivered)
         lost = self.replied - kept - delivered
-        if not self.sim.finished and not core.stopping:
+        if not self.sim.finished and not core.parts.stopping:
             assert not lost
         said = sum("Gave up a reply" in text for text in self.sim.logs)
         assert said == core.replies.given_up
@@ -269,7 +269,7 @@ class Worker(RuleBasedStateMachine):
     def never_away_for_long(self) -> None:
         """A worker without a connection is trying, or soon will."""
         sim = self.sim
-        if sim.finished or sim.core.links.live is not None or sim.core.stopping:
+        if sim.finished or sim.core.links.live is not None or sim.core.parts.stopping:
             return
         due = sim.core.next_tick()
         trying = sim.starts or sim.opening or sim.queued
@@ -279,7 +279,7 @@ class Worker(RuleBasedStateMachine):
         """The server comes back from a restart, and the app shuts down."""
         sim = self.sim
         logged: int | None = None
-        if not sim.core.stopping:
+        if not sim.core.parts.stopping:
             sim.pong()
             for link in [*sim.starts, *sim.opening, *self.links()]:
                 sim.lose(link)

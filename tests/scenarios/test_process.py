@@ -34,10 +34,11 @@ from inngest_connect_asgi import (
 )
 from inngest_connect_asgi.isolation import pipe
 from inngest_connect_asgi.isolation.far_end import LogForwarder
-from inngest_connect_asgi.messages import Accepted, FromRuntime, Log, Request, State
+from inngest_connect_asgi.messages import Accepted, FromRuntime, Log, Request
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.taking import Taking
 from inngest_connect_asgi.protocol.wire import connect as wire
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.router import Delivery
 from inngest_connect_asgi.worker.outcomes import MAX_BODY_SIZE

@@ -25,7 +25,6 @@ from inngest_connect_asgi.messages import (
     Outcome,
     Result,
     Start,
-    State,
     Undelivered,
     Wanted,
 )
@@ -35,6 +34,7 @@ from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.runtime import api, gateway_socket
 from inngest_connect_asgi.runtime.gateway_socket import MAX_MESSAGE_SIZE
 from inngest_connect_asgi.runtime.shell import Runtime
+from inngest_connect_asgi.state import State
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.client import hash_signing_key
 
@@ -336,9 +336,8 @@ def test_a_gateway_that_points_elsewhere_is_not_followed(
     run(main)
 
 
-@pytest.mark.usefixtures("isolation")
-def test_a_message_over_the_limit_costs_one_connection(gateway: LocalGateway) -> None:
-    async def main() -> None:
+def test_a_message_over_the_limit_costs_one_connection(isolation: str) -> None:
+    async def main(gateway: LocalGateway) -> None:
         client = make_client(gateway)
         async with connect_worker(
             client, [make_function(client, noop, fn_id="noop")]
@@ -356,7 +355,9 @@ def test_a_message_over_the_limit_costs_one_connection(gateway: LocalGateway) ->
             await off_loop(gateway.request("app-noop").wait_for_reply)
         await close_http(client)
 
-    run(main)
+    # To read such a message takes a while.
+    with LocalGateway() as gateway:
+        run(lambda: main(gateway))
 
 
 # Secrets
