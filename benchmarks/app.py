@@ -106,7 +106,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 
-if WORKER in ("thread", "process"):
+if WORKER in ("thread", "interpreter", "process"):
     from inngest_connect_asgi import InngestConnectMiddleware
 
     options = json.loads(os.environ.get("TEST_OPTIONS", "{}"))

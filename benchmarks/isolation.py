@@ -35,7 +35,9 @@ MARGIN = 3.0
 ROUNDS = 5
 REQUESTS = 300
 
-ISOLATIONS = ("none", "thread", "process")
+ISOLATIONS: tuple[str, ...] = ("none", "thread", "process")
+if sys.version_info >= (3, 14):
+    ISOLATIONS = ("none", "thread", "interpreter", "process")
 BLOCKERS = {
     "busy": "an async function computes",
     "seize": "native code keeps the GIL",
@@ -188,7 +190,7 @@ def main() -> None:
         cells = [f"{t.silence:.1f} s" for t in tracks if t.isolation == isolation]
         print(f"| {isolation} | " + " | ".join(cells) + " |")
 
-    costs: dict[str, list[Cost]] = {"thread": [], "process": []}
+    costs: dict[str, list[Cost]] = {name: [] for name in ISOLATIONS[1:]}
     for _ in range(ROUNDS):
         for isolation, found in costs.items():
             found.append(cost(isolation))

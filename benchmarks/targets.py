@@ -39,6 +39,7 @@ READY_TIMEOUT = 30.0
 TITLES = {
     "official": "`inngest.connect`",
     "thread": "this worker, thread",
+    "interpreter": "this worker, interpreter",
     "process": "this worker, process",
     "serve": "serve, under uvicorn",
     "typescript": "TypeScript's SDK",
@@ -82,6 +83,8 @@ def node_options() -> dict[str, str]:
 def names() -> list[str]:
     """Which workers can be measured here."""
     found = ["official", "thread", "process", "serve"]
+    if sys.version_info >= (3, 14):
+        found.insert(2, "interpreter")
     if typescript_missing() is None:
         found.append("typescript")
     return found
@@ -129,7 +132,7 @@ class Target:
                 stderr=subprocess.DEVNULL,
             )
         else:
-            if name in ("thread", "process"):
+            if name in ("thread", "interpreter", "process"):
                 options["isolation"] = name
             dev = self.generator.environ if connects else {"INNGEST_DEV": "1"}
             self._server = Uvicorn(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial, wraps
 from typing import Any, ParamSpec
 
@@ -72,6 +73,9 @@ def start_thread(
 ) -> threading.Thread:
     """Run ``target`` in a daemon thread: an exit of the process does not wait for it.
 
+    In an interpreter that is not the process's first there are none, and its end waits
+    for all of them.
+
     Args:
         ended: Is called in that thread, last of all.
 
@@ -87,7 +91,10 @@ def start_thread(
         else:
             ended(None)
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = threading.Thread(target=run, name=name)
+    # Not in an interpreter that has no such threads.
+    with suppress(RuntimeError):
+        thread.daemon = True
     thread.start()
     return thread
 

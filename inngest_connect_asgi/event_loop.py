@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from . import ends, forks
 
-__all__ = ["EventLoop", "run"]
+__all__ = ["EventLoop", "close", "run"]
 
 T = TypeVar("T")
 
@@ -87,10 +87,15 @@ def run(main: Callable[[EventLoop], Coroutine[Any, Any, T]]) -> T:
     try:
         return loop.run_until_complete(main(loop))
     finally:
-        try:
-            loop.run_until_complete(_clean_up(loop))
-        finally:
-            loop.close()
+        close(loop)
+
+
+def close(loop: EventLoop) -> None:
+    """Close a loop, and leave nothing of what it ran behind."""
+    try:
+        loop.run_until_complete(_clean_up(loop))
+    finally:
+        loop.close()
 
 
 async def _clean_up(loop: EventLoop) -> None:

@@ -47,7 +47,7 @@ CONNECTIONS = (
     "stopping",
     "stopped",
 )
-PLACES = ("thread", "process")
+PLACES = ("thread", "interpreter", "process")
 RECONNECT_REASONS = (
     CLOSING,
     HEARTBEAT_TIMEOUT,

@@ -60,6 +60,7 @@ from .harness import (
     off_loop,
     tasks_left,
 )
+from .hosts import ISOLATIONS
 from .ledger import Ledger, page, with_section
 from .processes import children, own_memory
 from .sabotage import Saboteur
@@ -454,7 +455,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--jobs", type=int, default=2, help="campaigns at once")
-    parser.add_argument("--isolation", choices=("thread", "process", "auto"))
+    parser.add_argument("--isolation", choices=(*ISOLATIONS, "auto"))
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=())
     parser.add_argument(
         "--soak", action="store_true", help="10,000 requests, 500 reconnects"
@@ -463,7 +464,7 @@ def main() -> int:
         "--write", action="store_true", help="write docs/campaign.md, when it is clean"
     )
     options = parser.parse_args()
-    isolations: tuple[Isolation, ...] = ("thread", "process", "auto")
+    isolations: tuple[Isolation, ...] = (*ISOLATIONS, "auto")
     if options.isolation is not None:
         isolations = (options.isolation,)
     seeds = range(options.first, options.first + options.seeds)

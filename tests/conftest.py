@@ -8,13 +8,14 @@ import pytest
 from inngest_connect_asgi.isolation import launch
 from inngest_connect_asgi.testing import LocalGateway
 
-from .hosts import prepared
+from .hosts import ISOLATIONS, prepared
 
 if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
     # The runtime's process runs nothing by itself, and coverage's beginning neither.
     launch._PREPARE = prepared(
         f"import os; os.environ['COVERAGE_PROCESS_CONFIG'] = {measured!r}\n"
-        "import coverage; coverage.process_startup()"
+        "if sys.argv[1].endswith('child'):\n"
+        "    import coverage; coverage.process_startup()"
     )
 
 
@@ -27,7 +28,7 @@ def gateway() -> Iterator[LocalGateway]:
         yield gateway
 
 
-@pytest.fixture(params=["thread", "process"])
+@pytest.fixture(params=ISOLATIONS)
 def isolation(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from inngest_connect_asgi.isolation import launch
+from inngest_connect_asgi.isolation import departures, launch, pipe
+from inngest_connect_asgi.isolation.ear import RuntimeCrashed
+from inngest_connect_asgi.isolation.interpreter import Interpreter, InterpreterHost
 from inngest_connect_asgi.isolation.process import ProcessHost
 from inngest_connect_asgi.isolation.supervisor import Host
+from inngest_connect_asgi.isolation.thread import ThreadHost
 from inngest_connect_asgi.messages import (
     Delivery,
     FromRuntime,
@@ -23,10 +28,38 @@ from inngest_connect_asgi.messages import (
     Start,
 )
 from inngest_connect_asgi.state import State
+from inngest_connect_asgi.worker.config import Isolation
 
 from .simulation import configuration
 
-__all__ = ["Running", "inject", "large_result", "prepared", "start", "stranger"]
+__all__ = [
+    "HOSTS",
+    "ISOLATIONS",
+    "Ends",
+    "Running",
+    "child_of",
+    "inject",
+    "interpreters",
+    "large_result",
+    "prepared",
+    "start",
+    "stranger",
+    "text_of",
+    "the_interpreter",
+]
+
+ISOLATIONS: tuple[Isolation, ...] = ("thread", "interpreter", "process")
+"""Those that this Python has."""
+if sys.version_info < (3, 14):
+    ISOLATIONS = ("thread", "process")
+
+_HOSTS: dict[Isolation, Callable[[], Host]] = {
+    "thread": ThreadHost,
+    "interpreter": InterpreterHost,
+    "process": ProcessHost,
+}
+
+HOSTS = pytest.mark.parametrize("host", [_HOSTS[each] for each in ISOLATIONS])
 
 
 def start() -> Start:
@@ -61,6 +94,33 @@ def stranger(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         return [sys.executable, "-c", code, *map(str, arguments)]
 
     monkeypatch.setattr(launch, "command", command)
+
+
+class Ends:
+    """A pipe."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self._decoder = pipe.Decoder()
+        self._read: list[Any] = []
+
+    def say(self, message: object) -> None:
+        os.write(self.writer, pipe.encode(message))
+
+    def hear(self) -> Any:
+        while not self._read:
+            self._read += self._decoder.feed(os.read(self.reader, pipe.PIPE_SIZE))
+        return self._read.pop(0)
+
+    def close_reader(self) -> None:
+        os.close(self.reader)
+        self.reader = -1
+
+    def close(self) -> None:
+        for fd in (self.reader, self.writer):
+            if fd >= 0:
+                with suppress(OSError):  # its owner has closed it
+                    os.close(fd)
 
 
 class Running:
@@ -104,3 +164,25 @@ class Running:
         self._thread.join(timeout)
         assert not self._thread.is_alive()
         return self._error
+
+
+def child_of(running: Running) -> int:
+    assert isinstance(running.host, ProcessHost)
+    child = running.host._near_end._home
+    assert isinstance(child, launch.Child)
+    return child._process.pid
+
+
+def text_of(error: BaseException | None) -> str:
+    assert isinstance(error, RuntimeCrashed)
+    return str(error)
+
+
+def interpreters() -> list[Interpreter]:
+    """Those of this process, beside its own."""
+    return [each for each in list(departures._here) if isinstance(each, Interpreter)]
+
+
+def the_interpreter() -> Interpreter:
+    (one,) = interpreters()
+    return one

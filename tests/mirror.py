@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "inngest_connect_asgi"
 FOLDERS = ("protocol", "runtime", "isolation")
+NEEDS = {"isolation/interpreter": (3, 14)}
+"""The Python without which a module can't be run."""
 CONFIGURATION = """
 [run]
 branch = true
@@ -30,8 +32,9 @@ partial_also = if sys.platform
 def modules() -> Iterator[str]:
     for folder in FOLDERS:
         for file in sorted((PACKAGE / folder).rglob("*.py")):
-            if file.stem != "__init__":
-                yield str(file.relative_to(PACKAGE).with_suffix(""))
+            module = str(file.relative_to(PACKAGE).with_suffix(""))
+            if file.stem != "__init__" and sys.version_info >= NEEDS.get(module, ()):
+                yield module
 
 
 def complaint(module: str) -> str:

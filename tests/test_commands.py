@@ -238,7 +238,7 @@ def test_doctor_with_keys() -> None:
         ),
         (
             {"INNGEST_DEV": "1", "INNGEST_CONNECT_ISOLATION": "container"},
-            'INNGEST_CONNECT_ISOLATION must be "auto", "thread" or "process"',
+            'INNGEST_CONNECT_ISOLATION must be "auto", "thread", "interpreter"',
         ),
         ({"INNGEST_DEV": "http://127.0.0.1:9"}, "is the dev server running?"),
     ],

@@ -53,7 +53,7 @@ def make(**options: Any) -> InngestConnectMiddleware:
         ({"functions": [noop]}, "made with client.create_function"),
         ({"client": "app"}, "client must be an inngest.Inngest"),
         ({"apps": [pair()]}, "either client= and functions=, or apps="),
-        ({"isolation": "fork"}, 'isolation must be "auto", "thread" or "process"'),
+        ({"isolation": "fork"}, 'isolation must be "auto", "thread", "interpreter" or'),
         ({"instance_id": " "}, "instance_id must be a text and not empty"),
         ({"instance_id": 7}, "instance_id must be a text"),
         ({"max_worker_concurrency": "8"}, "max_worker_concurrency must be at least 1"),
@@ -322,3 +322,15 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert inngest_connect_asgi.__file__ is not None
     directory = pathlib.Path(inngest_connect_asgi.__file__).parent
     assert (directory / "py.typed").exists()
+
+
+def test_an_interpreter_needs_a_python_that_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("inngest_connect_asgi.libraries.is_installed", lambda _: False)
+    with pytest.raises(ConfigurationError, match=r"needs Python 3\.14 or later, and"):
+        make(isolation="interpreter")
+    monkeypatch.setattr("inngest_connect_asgi.libraries.is_installed", lambda _: True)
+    settings = make(isolation="interpreter")._settings
+    assert settings is not None
+    assert settings.isolation == "interpreter"

@@ -10,6 +10,7 @@ import pytest
 
 from inngest_connect_asgi import event_loop
 
+from .hosts import ISOLATIONS
 from .servers import ROOT
 
 HANGS = """
@@ -49,7 +50,7 @@ event_loop.run(main)
     assert said == "given up\n"
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_worker_stops_while_a_lookup_hangs(isolation: str) -> None:
     said = end_of(
         f"""

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from inngest_connect_asgi.isolation.moving import MovingHost
 from inngest_connect_asgi.messages import Starved
 
+from .hosts import interpreters
 from .processes import children
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def _kill(campaign: Campaign) -> None:
     if campaign.in_process:
         for pid in children(os.getpid()):
             os.kill(pid, signal.SIGKILL)
+    elif campaign.isolation == "interpreter":
+        for interpreter in interpreters():
+            interpreter.kill()
     else:
         campaign.crash.set()
 

@@ -82,8 +82,9 @@ class InngestConnectMiddleware:
         functions: The functions of ``client``.
         apps: Instead of ``client`` and ``functions``: several pairs of them.
         isolation: Where the connection lives: in a ``"thread"``, or, proof against
-            native code that keeps the GIL, in a ``"process"`` of its own; ``"auto"``
-            begins in a thread, and moves to a process the first time that is starved.
+            native code that keeps the GIL, in an ``"interpreter"`` (Python 3.14 and
+            later) or a ``"process"`` of its own; ``"auto"`` begins in a thread, and
+            moves to a process the first time that is starved.
             Default: ``INNGEST_CONNECT_ISOLATION``, or ``"auto"``.
         instance_id: Name of this worker, under which Inngest counts its capacity.
             Default: unique for every process.

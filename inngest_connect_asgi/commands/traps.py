@@ -108,8 +108,9 @@ def _assignments(file: pathlib.Path) -> Iterator[tuple[str, str]]:
 def _uvicorn(environ: Mapping[str, str]) -> Iterator[str]:
     name = next((each for each in UVICORN_WORKERS if environ.get(each, "").strip()), "")
     workers = environ.get(name, "").strip()
-    process = environ.get(ISOLATION, "").strip() == "process"
-    if workers.isdecimal() and int(workers) > 1 and process:
+    isolation = environ.get(ISOLATION, "").strip()
+    survives = isolation in ("interpreter", "process")
+    if workers.isdecimal() and int(workers) > 1 and survives:
         seconds = environ.get(UVICORN_HEALTHCHECK, "").strip() or "5"
         if seconds.isdecimal() and int(seconds) > 5:
             # Somebody knows.
@@ -117,6 +118,6 @@ def _uvicorn(environ: Mapping[str, str]) -> Iterator[str]:
         yield (
             f"uvicorn: with {workers} workers ({name}) its supervisor kills one that "
             f"says nothing for {seconds} s, as one does whose code holds the "
-            f"interpreter's lock, in spite of {ISOLATION}=process; raise "
+            f"interpreter's lock, in spite of {ISOLATION}={isolation}; raise "
             "--timeout-worker-healthcheck"
         )

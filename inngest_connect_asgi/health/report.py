@@ -210,11 +210,11 @@ class Health:
     def _is_hung(self) -> bool:
         """Whether the runtime will not come back by itself.
 
-        A process of its own says something every other second. A thread says nothing
-        either while native code holds the interpreter's lock, and then goes on.
+        A process or an interpreter of its own says something every other second. A
+        thread says nothing either while native code holds the lock, and then goes on.
         """
         limit: float | None = SILENCE
-        if self.state.lives_in != "process":
+        if self.state.lives_in not in ("interpreter", "process"):
             limit = self._wedge_timeout
         stopped = self.state.connection == "stopped"
         return limit is not None and not stopped and self.silence() > limit

@@ -25,7 +25,7 @@ from .. import forks
 from ..network import access as network
 from . import pipe
 
-__all__ = ["Child", "command", "environment", "found", "prelude"]
+__all__ = ["Child", "command", "environment", "found", "make_pipe", "prelude"]
 
 ENTRY = "inngest_connect_asgi.isolation.child"
 
@@ -135,13 +135,16 @@ class Child:
         OSError: The system gives no more processes, or descriptors.
     """
 
+    name = "the runtime's process"
+    fate = "it was killed"
+
     def __init__(self) -> None:
         theirs: list[FileIO] = []
         ours: list[FileIO] = []
         try:
-            its_input, self.input = _pipe(theirs, ours)
-            self.output, its_output = _pipe(ours, theirs)
-            self.stderr, its_stderr = _pipe(ours, theirs)
+            its_input, self.input = make_pipe(theirs, ours)
+            self.output, its_output = make_pipe(ours, theirs)
+            self.stderr, its_stderr = make_pipe(ours, theirs)
             theirs.append(stderr := _standard_error())
             passed = [its_input.fileno(), its_output.fileno(), stderr.fileno()]
             with _undebugged():
@@ -167,6 +170,10 @@ class Child:
                 each.close()
         self._ours = ours
 
+    def prelude(self) -> bytes:
+        """What it is to be told before anything else, as bytes for its pipe."""
+        return pipe.frame(prelude())
+
     def kill(self) -> None:
         """Have it end; from any thread."""
         self._process.kill()
@@ -175,6 +182,10 @@ class Child:
     def is_gone(self) -> bool:
         return self._process.poll() is not None
 
+    def end(self) -> str:
+        """Wait for its exit, and say how that was."""
+        return f"exit code {self.wait()}"
+
     def wait(self, timeout: float = EXIT_TIMEOUT) -> int | None:
         """Wait for its exit code; ``None`` where it does not end in time."""
         with suppress(subprocess.TimeoutExpired):
@@ -182,7 +193,8 @@ class Child:
         return None
 
     def close(self) -> None:
-        """Close our ends of its pipes."""
+        """Wait for its exit, and close our ends of its pipes."""
+        self.wait()
         for each in self._ours:
             each.close()
 
@@ -231,7 +243,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def prelude() -> bytes:
-    """What a child is to be told before anything else, as bytes for its pipe."""
+    """What an interpreter is to run before anything else, for marshal to load."""
     variables = {
         "__name__": "__main__",
         # Python passes over what is no text.
@@ -242,7 +254,7 @@ def prelude() -> bytes:
         ],
         "modules": found(),
     }
-    return pipe.frame(marshal.dumps((_PREPARE, variables)))
+    return marshal.dumps((_PREPARE, variables))
 
 
 def found() -> dict[str, Place]:
@@ -301,7 +313,7 @@ def _absolute(path: str) -> str | None:
         return path if os.path.isabs(path) else None
 
 
-def _pipe(reader: list[FileIO], writer: list[FileIO]) -> tuple[FileIO, FileIO]:
+def make_pipe(reader: list[FileIO], writer: list[FileIO]) -> tuple[FileIO, FileIO]:
     """A pipe's two ends, each for a list of what is to be closed together."""
     ends = [FileIO(_high(fd), mode) for fd, mode in zip(os.pipe(), "rw", strict=True)]
     for end, owner in zip(ends, (reader, writer), strict=True):

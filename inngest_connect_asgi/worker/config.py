@@ -57,7 +57,7 @@ MAX_CONCURRENCY = 2**31 - 1
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
-Isolation = Literal["auto", "thread", "process"]
+Isolation = Literal["auto", "thread", "interpreter", "process"]
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,15 @@ def _isolation(option: str | None, environ: Mapping[str, str]) -> Isolation:
                 'or embedded program does not have; use "thread"'
             )
         return "process"
+    if value == "interpreter":
+        if not libraries.is_installed("concurrent.interpreters"):
+            raise ConfigurationError(
+                f'{name}="interpreter" needs Python 3.14 or later, and this is '
+                f'{platform.python_version()}; use "process" or "thread"'
+            )
+        return "interpreter"
     raise ConfigurationError(
-        f'{name} must be "auto", "thread" or "process", not {value!r}'
+        f'{name} must be "auto", "thread", "interpreter" or "process", not {value!r}'
     )
 
 

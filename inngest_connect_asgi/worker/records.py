@@ -93,7 +93,7 @@ class Records:
             f"The Connect runtime got no time to run for {message.lag:.1f} s, and sent "
             "no heartbeats: "
         )
-        if self._isolation == "process":
+        if self._isolation in ("interpreter", "process"):
             text += "the machine is overloaded, or was suspended"
         else:
             # From in here they look the same.

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from .. import logs
 from ..errors import StartupError, describe
 from ..health.report import Health, facts
 from ..integrations import observers as integrations
+from ..isolation.interpreter import InterpreterHost
 from ..isolation.mailbox import Mailbox
 from ..isolation.moving import MovingHost
 from ..isolation.process import ProcessHost
@@ -45,6 +47,14 @@ from .runs import Runs
 from .threads import THREAD_NAME, FunctionThreads
 
 __all__ = ["Worker"]
+
+HOSTS: dict[Isolation, Callable[[], Host]] = {
+    "auto": lambda: MovingHost(ThreadHost(), ProcessHost(), "process"),
+    "thread": ThreadHost,
+    "interpreter": InterpreterHost,
+    "process": ProcessHost,
+}
+"""Where a runtime lives."""
 
 STOP_GRACE = 5.0
 """Seconds that the runtime may take to stop, beyond ``shutdown_timeout``."""
@@ -114,7 +124,7 @@ class Worker:
         self._records = Records(threading.get_ident(), settings.isolation)
         self._observers = integrations.observers(self._configuration, self._records.log)
         self._supervisor = Supervisor(
-            _host(settings.isolation), self._make_start, self._tell
+            HOSTS[settings.isolation](), self._make_start, self._tell
         )
         try:
             self._supervisor.start()
@@ -290,11 +300,3 @@ class Worker:
             self._supervisor.send(result)
         except BaseException as error:
             self._unforeseen(error)
-
-
-def _host(isolation: Isolation) -> Host:
-    if isolation == "process":
-        return ProcessHost()
-    if isolation == "thread":
-        return ThreadHost()
-    return MovingHost(ThreadHost(), ProcessHost(), "process")

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from ..hosts import ISOLATIONS
+
 PROGRAM = """
 import json, sys
 from tests.campaign import campaign
@@ -19,7 +21,7 @@ print(json.dumps([complaint, ledger.acked, faults]))
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("isolation", ["thread", "process", "auto"])
+@pytest.mark.parametrize("isolation", [*ISOLATIONS, "auto"])
 def test_no_reply_is_lost_and_nothing_runs_twice(isolation: str) -> None:
     # A process of its own: it sets up a tracer provider, which nothing can undo.
     command = [sys.executable, "-c", PROGRAM, isolation]

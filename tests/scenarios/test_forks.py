@@ -156,7 +156,12 @@ asyncio.run(main())
 """
 
 
-OURS = {"thread": {"socket", "anon_inode"}, "process": {"pipe"}}
+OURS: dict[str, set[str]] = {
+    "thread": {"socket", "anon_inode"},
+    "process": {"pipe"},
+    # It is closed before the fork, with all that it has.
+    "interpreter": set(),
+}
 
 
 def wait_free(port: int, timeout: float = 10.0) -> None:

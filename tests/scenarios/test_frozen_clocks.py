@@ -16,6 +16,7 @@ from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.worker.config import Isolation
 
 from ..harness import bare_app, make_client, make_function
+from ..hosts import ISOLATIONS
 
 NEW_YEAR = "2027-01-01"
 
@@ -40,7 +41,7 @@ WAYS: dict[str, Callable[[], AbstractContextManager[object]]] = {
 }
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize(
     ("way", "when"),
     [

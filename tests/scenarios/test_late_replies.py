@@ -11,6 +11,7 @@ import pytest
 from inngest_connect_asgi.testing import LocalGateway
 
 from ..harness import deliveries_of, off_loop, run, worker
+from ..hosts import ISOLATIONS
 from ..processes import the_child, wait_gone
 
 
@@ -19,7 +20,7 @@ async def extensions(gateway: LocalGateway, count: int) -> None:
     await off_loop(gateway.wait_until, lambda: delivery.extensions >= count)
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_the_lease_of_a_late_reply_is_extended(isolation: str) -> None:
     calls = 0
 

@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 
+from ..hosts import ISOLATIONS
 from ..servers import Server, Uvicorn, free_port
 
 APP = "tests.observed_app:app"
@@ -38,7 +39,7 @@ class Observed:
     """By the name of the function."""
 
 
-@pytest.fixture(scope="module", params=["thread", "process"])
+@pytest.fixture(scope="module", params=ISOLATIONS)
 def observed(request: pytest.FixtureRequest) -> Iterator[Observed]:
     """A worker that ran every function once."""
     with contextlib.ExitStack() as stack:

@@ -33,7 +33,7 @@ from inngest_connect_asgi import (
     logs,
 )
 from inngest_connect_asgi.isolation import pipe
-from inngest_connect_asgi.isolation.child import LogForwarder
+from inngest_connect_asgi.isolation.far_end import LogForwarder
 from inngest_connect_asgi.messages import Accepted, FromRuntime, Log, Request
 from inngest_connect_asgi.protocol.core import Core
 from inngest_connect_asgi.protocol.taking import Taking
@@ -56,6 +56,7 @@ from ..harness import (
     until,
     worker,
 )
+from ..hosts import ISOLATIONS, the_interpreter
 from ..processes import (
     children,
     descriptors,
@@ -251,9 +252,12 @@ def check_nothing_was_missed(
     assert len(gateway.connections) == 1
 
 
-def test_native_code_that_keeps_the_gil(slow_gateway: LocalGateway) -> None:
+@pytest.mark.parametrize("isolation", ISOLATIONS[1:])
+def test_native_code_that_keeps_the_gil(
+    slow_gateway: LocalGateway, isolation: str
+) -> None:
     gateway = slow_gateway
-    with Uvicorn(gateway.environ, isolation="process"), Metronome() as metronome:
+    with Uvicorn(gateway.environ, isolation=isolation), Metronome() as metronome:
         gateway.wait_for_worker()
         since = time.monotonic()
         event_id = gateway.send("seize", {"seconds": 8})
@@ -292,10 +296,13 @@ def test_eight_functions_that_compute_at_once(slow_gateway: LocalGateway) -> Non
     check_nothing_was_missed(gateway, since, until, metronome.lateness)
 
 
-def test_a_probe_is_answered_while_the_gil_is_held(slow_gateway: LocalGateway) -> None:
+@pytest.mark.parametrize("isolation", ISOLATIONS[1:])
+def test_a_probe_is_answered_while_the_gil_is_held(
+    slow_gateway: LocalGateway, isolation: str
+) -> None:
     gateway = slow_gateway
     port = free_port()
-    options = {"isolation": "process", "probe": f"127.0.0.1:{port}"}
+    options = {"isolation": isolation, "probe": f"127.0.0.1:{port}"}
     base = f"http://127.0.0.1:{port}/healthz"
     with Uvicorn(gateway.environ, **options) as server, httpx.Client() as http:
         gateway.wait_for_worker()
@@ -584,7 +591,7 @@ def crash_once(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return crash
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_one_that_dies_during_shutdown_is_replaced_and_loses_nothing(
     isolation: str, gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -602,6 +609,8 @@ def test_one_that_dies_during_shutdown_is_replaced_and_loses_nothing(
             await off_loop(gateway.wait_until, lambda: paused("WORKER_PAUSE"))
             if isolation == "process":
                 os.kill(the_child(), signal.SIGKILL)
+            elif isolation == "interpreter":
+                the_interpreter().kill()
             else:
                 crash.set()
             # The next one takes no requests either.
@@ -680,9 +689,10 @@ def test_after_ten_deaths_in_a_row_it_gives_up_and_live_fails(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(
-        "inngest_connect_asgi.isolation.launch.ENTRY", "there_is_no_such_module"
-    )
+    for place in ("launch", "interpreter"):
+        monkeypatch.setattr(
+            f"inngest_connect_asgi.isolation.{place}.ENTRY", "there_is_no_such_module"
+        )
     monkeypatch.setattr(Core, "start", None)
     # How long each delay is, the supervisor's tests say.
     monkeypatch.setattr(
@@ -787,7 +797,7 @@ def is_for_writing(fd: int) -> bool:
 def test_one_that_hangs_is_replaced_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.process.SILENCE", 5.0)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.ear.SILENCE", 5.0)
 
     async def main(gateway: LocalGateway) -> None:
         entered, leave = asyncio.Event(), asyncio.Event()
@@ -869,7 +879,7 @@ def test_a_package_that_was_upgraded_beneath_it_says_so(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("inngest_connect_asgi.isolation.process.VERSION", 0)
+    monkeypatch.setattr("inngest_connect_asgi.isolation.ear.VERSION", 0)
 
     async def main() -> None:
         client = make_client(gateway)

@@ -9,6 +9,7 @@ import pytest
 from inngest_connect_asgi.testing import LocalGateway
 from inngest_connect_asgi.testing.calls import call_request
 
+from ..hosts import ISOLATIONS
 from ..processes import children, peak_memory
 from ..servers import Uvicorn
 
@@ -21,7 +22,7 @@ BOUND = 8 * 1024 * 1024
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_replies_that_wait_stay_within_their_bound(isolation: str) -> None:
     with (
         LocalGateway(

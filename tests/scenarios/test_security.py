@@ -40,6 +40,7 @@ from inngest_connect_asgi.worker.client import hash_signing_key
 
 from ..harness import close_http, make_client, make_function, off_loop, run, until
 from ..hostile import Behaviour, HostileServer, answer, drops, endless, tunnel
+from ..hosts import the_interpreter
 from ..processes import children
 from ..simulation import DONE, configuration, lease
 from ..ways import Authority, last_error
@@ -418,6 +419,9 @@ def crash(isolation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if isolation == "process":
         (child,) = children(os.getpid())
         os.kill(child, signal.SIGKILL)
+        return
+    if isolation == "interpreter":
+        the_interpreter().kill()
         return
     tick = Core.tick
 

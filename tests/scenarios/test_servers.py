@@ -21,6 +21,7 @@ from inngest_connect_asgi.runtime.shell import Runtime
 from inngest_connect_asgi.testing import LocalGateway
 
 from ..harness import closings, off_loop, worker
+from ..hosts import ISOLATIONS
 from ..servers import Server, free_port
 
 APP = "tests.server_app:app"
@@ -111,7 +112,7 @@ def is_installed(module: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("make", SERVERS)
 def test_one_worker(gateway: LocalGateway, make: Command, isolation: str) -> None:
     with serve(make, gateway, 1, isolation=isolation) as server:

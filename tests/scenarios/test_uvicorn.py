@@ -16,6 +16,7 @@ from inngest_connect_asgi.protocol.wire import connect as wire
 from inngest_connect_asgi.testing import LocalGateway
 
 from ..harness import closings
+from ..hosts import ISOLATIONS
 from ..servers import Metronome, Uvicorn, silence
 
 SECONDS = 8
@@ -121,7 +122,7 @@ def test_every_worker_process_is_an_instance_of_its_own(
     assert reasons == ["WORKER_SHUTDOWN"] * 2
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_a_reload_drains_the_old_worker_and_starts_another(
     gateway: LocalGateway, tmp_path: pathlib.Path, isolation: str
 ) -> None:
