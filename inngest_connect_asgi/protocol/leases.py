@@ -32,7 +32,7 @@ class Leases:
     """
 
     def __init__(self, interval: float) -> None:
-        self._interval = interval
+        self.interval = interval
         self._all: dict[Delivery, HeldLease] = {}
         self.running: dict[Delivery, HeldLease] = {}
         """Those of requests that have no reply yet, the oldest first."""
@@ -75,7 +75,7 @@ class Leases:
 
     def set_interval(self, interval: float, now: float) -> None:
         """Extend every ``interval`` seconds; what was due sooner stays so."""
-        self._interval = interval
+        self.interval = interval
         for held in self._due.values():
             assert held.extend_at is not None
             held.extend_at = min(held.extend_at, now + interval)
@@ -89,7 +89,7 @@ class Leases:
             self.running[delivery] = held
         held.lease = lease
         self._by_request[delivery.request_id] = delivery
-        held.extend_at = now if extend_now else now + self._interval
+        held.extend_at = now if extend_now else now + self.interval
         self._due[delivery] = held
         self._due.move_to_end(delivery, last=not extend_now)
 
@@ -151,7 +151,7 @@ class Leases:
         due = []
         while (next_due := self.next_due) is not None and next_due <= now:
             delivery, held = next(iter(self._due.items()))
-            held.extend_at = now + self._interval
+            held.extend_at = now + self.interval
             self._due.move_to_end(delivery)
             due.append(held)
         return due

@@ -18,10 +18,10 @@ from .wire import connect as wire
 
 __all__ = ["Taking"]
 
-EXTEND_ANSWERED_FOR = 120.0
-"""Seconds after its reply that a lease is extended where no connection carries that.
-If the lease is over before the server has the reply, it runs the request again
-(pkg/connect/grpc/proxy.go)."""
+FORLORN = 4
+"""Intervals after which a lease is extended no more whose reply no connection carries:
+those of one lease, by the server (pkg/consts). When the lease is over and the server
+does not have the reply, it runs the request again (pkg/connect/grpc/proxy.go)."""
 
 
 class Taking:
@@ -150,7 +150,9 @@ class Taking:
     def _is_forlorn(self, held: HeldLease, now: float) -> bool:
         """Whether nobody has taken its reply for so long that the server had better
         try the request again."""
-        if held.answered_at is None or now < held.answered_at + EXTEND_ANSWERED_FOR:
+        if held.answered_at is None:
+            return False
+        if now < held.answered_at + FORLORN * self._leases.interval:
             return False
         reply = self._replies.get(held.lease.delivery)
         return reply is None or reply.link is None
@@ -184,7 +186,9 @@ class Taking:
             return
         delivery = asked.delivery
         if answer.new_lease_id:
-            if self._leases.renew(delivery, answer.new_lease_id, now):
+            is_held = self._leases.renew(delivery, answer.new_lease_id, now)
+            # Another runtime would extend it anew, for a reply that it has to deliver.
+            if is_held or delivery in self._replies:
                 self._telling.do(Tell(Extended(delivery, answer.new_lease_id)))
             return
         held = self._leases.get(delivery)
