@@ -14,6 +14,7 @@ __all__ = [
     "FAILURE_REASONS",
     "HANDSHAKE_FAILED",
     "HEARTBEAT_TIMEOUT",
+    "OWN_LOCK",
     "PLACES",
     "RECONNECT_REASONS",
     "RUNTIME_CRASHED",
@@ -47,7 +48,9 @@ CONNECTIONS = (
     "stopping",
     "stopped",
 )
-PLACES = ("thread", "interpreter", "process")
+OWN_LOCK = ("interpreter", "process")
+"""Places with an interpreter's lock of their own."""
+PLACES = ("thread", *OWN_LOCK)
 RECONNECT_REASONS = (
     CLOSING,
     HEARTBEAT_TIMEOUT,

@@ -8,6 +8,7 @@ import pathlib
 import shlex
 from collections.abc import Iterator, Mapping
 
+from ..state import OWN_LOCK
 from ..worker.config import DEFAULT_SHUTDOWN_TIMEOUT, ISOLATION
 
 __all__ = ["traps"]
@@ -109,7 +110,7 @@ def _uvicorn(environ: Mapping[str, str]) -> Iterator[str]:
     name = next((each for each in UVICORN_WORKERS if environ.get(each, "").strip()), "")
     workers = environ.get(name, "").strip()
     isolation = environ.get(ISOLATION, "").strip()
-    survives = isolation in ("interpreter", "process")
+    survives = isolation in OWN_LOCK
     if workers.isdecimal() and int(workers) > 1 and survives:
         seconds = environ.get(UVICORN_HEALTHCHECK, "").strip() or "5"
         if seconds.isdecimal() and int(seconds) > 5:

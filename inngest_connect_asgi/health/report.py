@@ -18,7 +18,7 @@ from .. import logs
 from ..configuration import Configuration
 from ..errors import last_line
 from ..libraries import version
-from ..state import SILENCE, State
+from ..state import OWN_LOCK, SILENCE, State
 
 __all__ = ["DESCRIPTION", "Event", "Health", "Sample", "Verdict", "facts"]
 
@@ -214,7 +214,7 @@ class Health:
         thread says nothing either while native code holds the lock, and then goes on.
         """
         limit: float | None = SILENCE
-        if self.state.lives_in not in ("interpreter", "process"):
+        if self.state.lives_in not in OWN_LOCK:
             limit = self._wedge_timeout
         stopped = self.state.connection == "stopped"
         return limit is not None and not stopped and self.silence() > limit

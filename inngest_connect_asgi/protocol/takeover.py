@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..messages import Adopt, Delivery, Start
+from ..messages import Adopt, Start
 from ..state import RUNTIME_CRASHED
 from . import snapshot
 from .parts import Parts
@@ -39,24 +39,21 @@ def _take_over(parts: Parts, left: Start | Adopt, now: float) -> None:
         ]
     )
 
-    def is_open(delivery: Delivery) -> bool:
-        return not (
-            deliveries.was_superseded(delivery) or deliveries.is_settled(delivery)
-        )
-
     for lease in left.requests:
-        if is_open(lease.delivery):
-            parts.taking.take_up(lease, now, extend_now=True)
-            if lease.delivery in replies:
-                # It has come since this was said.
-                parts.leases.answer(lease.delivery, now)
+        delivery = lease.delivery
+        if deliveries.was_superseded(delivery) or deliveries.is_settled(delivery):
+            continue
+        parts.taking.take_up(lease, now, extend_now=True)
+        if delivery in replies:
+            # It has come since this was said.
+            parts.leases.answer(delivery, now)
     for lease in left.offered:
         parts.taking.give_up_offered(lease, now)
     for reply in left.undelivered:
         delivery = reply.lease.delivery
         if deliveries.was_superseded(delivery):
             parts.delivering.drop(reply.lease, now)
-        elif is_open(delivery):
+        elif not deliveries.is_settled(delivery):
             parts.taking.take_up(reply.lease, now, extend_now=True)
             parts.leases.answer(delivery, now)
             parts.delivering.take_over(reply.lease, reply.size)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from .. import logs
 from ..errors import describe
 from ..messages import Lease, Log, Moved, Stalled, Starved
+from ..state import OWN_LOCK
 from . import whereabouts
 from .config import Isolation
 from .threads import THREAD_NAME
@@ -93,7 +94,7 @@ class Records:
             f"The Connect runtime got no time to run for {message.lag:.1f} s, and sent "
             "no heartbeats: "
         )
-        if self._isolation in ("interpreter", "process"):
+        if self._isolation in OWN_LOCK:
             text += "the machine is overloaded, or was suspended"
         else:
             # From in here they look the same.
